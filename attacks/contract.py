@@ -1,0 +1,106 @@
+"""What every attack must get right, in one place: authors write only the search.
+
+`run_attack` checks the inputs, hands the search a model in eval mode without parameter gradients,
+verifies the result on its own and puts the model back as it was.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from attacks.draws import Draws
+
+# In float32 |(x + ε) − x| exceeds ε by rounding on about a tenth of all pixels.
+TOLERANCE = 1e-6
+
+# (model, x, y, eps, draws) -> x_adv, options as keyword-only parameters.
+Search = Callable[..., Tensor]
+
+
+class ContractError(Exception):
+    """An attack, or what it was given, breaks the contract; the message says how to mend it."""
+
+
+def run_attack(
+    search: Search, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, pixel_space: bool = True
+) -> Tensor:
+    """Adversarial images for x, (N, C, H, W), within the L∞ ball of radius eps and, in pixel space, in [0, 1].
+
+    Args:
+        search: the attack with its options bound.
+        model: images to logits (N, classes).
+        x: float images in [0, 1].
+        y: labels, int64, (N,).
+        eps: radius per example, (N,), ≥ 0, in the units of x.
+        draws: the examples' random draws.
+        pixel_space: false where a protocol attacks normalised tensors; then only shape and NaN are checked.
+
+    Raises:
+        ContractError: x is not in [0, 1], or the search's result breaks a bound. An output within
+            the tolerance of 1e-6 is not touched.
+    """
+    _check_inputs(x, y, eps, pixel_space)
+    with _frozen(model):
+        adversarial = search(model, x.clone(), y.clone(), eps.clone(), draws).detach()
+    _check_output(search, x, adversarial, eps, pixel_space)
+    return adversarial
+
+
+def linf(x: Tensor, adversarial: Tensor) -> Tensor:
+    """‖adversarial − x‖∞ per example, (N,)."""
+    return (adversarial - x).abs().flatten(1).amax(1)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode, no parameter gradients, and afterwards everything as it was."""
+    modes = {module: module.training for module in model.modules()}
+    wants = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval()
+    for parameter in wants:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, want in wants.items():
+            parameter.requires_grad_(want)
+
+
+def _check_inputs(x: Tensor, y: Tensor, eps: Tensor, pixel_space: bool) -> None:
+    if x.ndim != 4 or len(x) != len(y) or eps.shape != y.shape:
+        raise ContractError(
+            f"expected images (N, C, H, W), labels (N,), eps (N,); "
+            f"got {tuple(x.shape)}, {tuple(y.shape)}, {tuple(eps.shape)}"
+        )
+    if not bool((eps >= 0).all()):
+        raise ContractError("eps must be 0 or more for every example")
+    if pixel_space and len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
+        raise ContractError(
+            f"images must be in [0, 1], got min {float(x.min()):.4g}, max {float(x.max()):.4g}: "
+            "scale bytes by 1/255 and put normalisation inside the model"
+        )
+
+
+def _check_output(search: Search, x: Tensor, adversarial: Tensor, eps: Tensor, pixel_space: bool) -> None:
+    name = getattr(search, "__name__", None) or getattr(getattr(search, "func", None), "__name__", "attack")
+    if adversarial.shape != x.shape or adversarial.dtype != x.dtype:
+        raise ContractError(
+            f"{name} returned {tuple(adversarial.shape)} {adversarial.dtype} for {tuple(x.shape)} {x.dtype}"
+        )
+    if not bool(adversarial.isfinite().all()):
+        raise ContractError(f"{name} returned images that are not finite: does the model's gradient hold NaN?")
+    if not pixel_space or not len(x):
+        return
+    low, high = float(adversarial.min()), float(adversarial.max())
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        raise ContractError(f"{name} left [0, 1]: min {low:.6g}, max {high:.6g}; clamp its result")
+    excess = linf(x, adversarial) - eps
+    if bool((excess > TOLERANCE).any()):
+        worst = int(excess.argmax())
+        raise ContractError(
+            f"{name} left the ball: ‖δ‖∞ is {float(excess[worst] + eps[worst]):.6g} for eps {float(eps[worst]):.6g} "
+            f"at example {worst} of the batch; project its result"
+        )

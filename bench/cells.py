@@ -1,0 +1,115 @@
+"""Cells: one number of a table each, keyed by everything that determines it."""
+
+import hashlib
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from bench.epsilon import show_eps
+from bench.training.job import canonical, slug
+
+SHARD = 250  # examples; cut at fixed offsets of the test set, never from --examples
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a worker finds a model: a registered architecture with its options and weights.
+
+    Attributes:
+        label: what the user calls it; names the row of a table, not the number.
+        architecture, options: registered name and all resolved options.
+        checkpoint: path of the weights.
+        train_seed: which seed they were trained with.
+    """
+
+    label: str
+    architecture: str
+    options: dict[str, Any]
+    checkpoint: str
+    train_seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """(model, data set, protocol, attack, ε).
+
+    Attributes:
+        source: the model to load.
+        dataset: its data set's name.
+        examples: size of the test set.
+        attack: registered name; `attack_options` are all resolved.
+        attack_label: as the table prints it.
+        eps: radius as a fraction of the pixel range.
+        identity: everything that determines the outcomes.
+    """
+
+    source: Source
+    dataset: str
+    examples: int
+    protocol: str
+    attack: str
+    attack_label: str
+    attack_options: dict[str, Any]
+    eps: Fraction
+    seed: int
+    batch: int
+    identity: dict[str, Any] = field(hash=False, compare=False, default_factory=dict)
+
+    def key(self) -> str:
+        """SHA-256 of the canonical identity."""
+        return hashlib.sha256(canonical(self.identity).encode()).hexdigest()
+
+    def folder(self) -> str:
+        """Path below the store: readable, and unique through the key."""
+        radius = show_eps(self.eps).replace("/", "-")
+        return f"{self.dataset}/{slug(self.source.label)}/{slug(self.attack)}@{radius}-{self.key()[:16]}"
+
+    def shards(self, examples: int) -> range:
+        """Indices of the shards that hold the first `examples` test images (0: all)."""
+        wanted = min(examples or self.examples, self.examples)
+        return range(-(-wanted // SHARD))
+
+    def rows(self, shard: int) -> range:
+        """Test-set indices of one shard."""
+        return range(shard * SHARD, min((shard + 1) * SHARD, self.examples))
+
+
+def cell_identity(
+    *,
+    architecture: str,
+    implementation: str,
+    options: dict[str, Any],
+    weights: str,
+    normalisation: dict[str, Any],
+    dataset: str,
+    test_hash: str,
+    protocol: str,
+    protocol_implementation: str,
+    attack: str,
+    attack_implementation: str,
+    attack_options: dict[str, Any],
+    eps: Fraction,
+    seed: int,
+    device: str,
+    batch: int,
+) -> dict[str, Any]:
+    """What a cell's key is the hash of. Nothing of order, time or place; device is the class alone."""
+    return {
+        "schema": SCHEMA,
+        "model": {
+            "architecture": architecture,
+            "implementation": implementation,
+            "options": options,
+            "weights": weights,
+            **normalisation,
+        },
+        "data": {"name": dataset, "split": "test", "hash": test_hash},
+        "protocol": {"name": protocol, "implementation": protocol_implementation},
+        "attack": {"name": attack, "implementation": attack_implementation, "options": attack_options},
+        "eps": str(eps),
+        "seed": seed,
+        "dtype": "float32",
+        "device": device,
+        "engine": {"name": "reference", "version": 1, "batch": batch},
+    }

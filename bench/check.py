@@ -1,0 +1,51 @@
+"""`bench check NAME`: the contract suite for a model, an attack or a data set."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bench.checks.attacks import attack_points
+from bench.checks.datasets import dataset_points
+from bench.checks.models import model_points
+from bench.config import Config
+from bench.errors import first_line, unknown
+from bench.names import parse_model, parse_spec
+from bench.registry import attack, dataset, model
+
+# A point of the contract: what is asked, and a test that returns why it fails, or nothing.
+Point = tuple[str, Callable[[], str | None]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One point of the contract and whether it holds; `why` is a sentence."""
+
+    what: str
+    passed: bool
+    why: str = ""
+
+
+def check_name(name: str, config: Config) -> list[Finding]:
+    """Test every point of the contract of what `name` names. Raises BenchError where it names nothing."""
+    return [_test(point) for point in _points(name, config)]
+
+
+def _points(name: str, config: Config) -> Iterator[Point]:
+    architecture = parse_model(name).architecture.name
+    if architecture in model or architecture in config.models:
+        yield from model_points(name, config)
+    elif architecture in dataset or architecture in config.datasets:
+        yield from dataset_points(name, config)
+    elif architecture in attack or ":" in architecture:
+        yield from attack_points(parse_spec(name))
+    else:
+        every = [entry.name for registry in (model, attack, dataset) for entry in registry]
+        raise unknown("model, attack or data set", name, every)
+
+
+def _test(point: Point) -> Finding:
+    what, test = point
+    try:
+        why = test()
+    except Exception as error:
+        why = f"it raised {first_line(error)}"
+    return Finding(what, why is None, why or "")

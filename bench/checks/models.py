@@ -1,0 +1,120 @@
+"""What a model must do for its numbers to mean anything."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.config import Config
+from bench.data.load import as_pixels
+from bench.names import parse_model
+from bench.plan import is_pretrained, load_datasets, trained
+from bench.training.checkpoint import load_weights
+from bench.training.job import make_job
+from bench.training.loop import build_model
+
+IMAGES = 32
+
+
+def model_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Points for a model on the first data set of [run], trained where a checkpoint is there."""
+    data = next(iter(load_datasets(config).values()))
+    job = make_job(parse_model(name), data, config, config.run.train_seed)
+    net = build_model(job, data)
+    path = job.checkpoint(config.paths.checkpoints)
+    if not is_pretrained(job) and trained(job, config.paths.checkpoints):
+        load_weights(path, net)
+    net.eval()
+    x, y = as_pixels(data.x_test[:IMAGES]), data.y_test[:IMAGES]
+    classes = data.images.classes
+    yield "it maps images in [0, 1] to finite float32 logits (N, classes)", lambda: _shape(net, x, classes)
+    yield "in eval mode it gives the same logits twice", lambda: _twice(net, x)
+    yield "an image's logits do not depend on its batch mates (1e-4)", lambda: _batch_mates(net, x)
+    yield "a forward in eval mode leaves weights and running statistics as they are", lambda: _state(net, x)
+    yield "logits are the same under no_grad (1e-6)", lambda: _no_grad(net, x)
+    yield "its input gradient exists and is not zero", lambda: _gradient(net, x, y)
+    yield "its input gradient agrees with central differences (float64, 1e-3)", lambda: _differences(net, x, y)
+    yield "it can be trained: a step of its loss gives finite gradients", lambda: _trains(net, x, y)
+
+
+def _shape(net: nn.Module, x: Tensor, classes: int) -> str | None:
+    logits = net(x)
+    if logits.shape != (len(x), classes) or logits.dtype != torch.float32:
+        return f"it returned {tuple(logits.shape)} {logits.dtype}, expected {(len(x), classes)} float32"
+    return None if bool(logits.isfinite().all()) else "some logits are not finite"
+
+
+@torch.no_grad()
+def _twice(net: nn.Module, x: Tensor) -> str | None:
+    gap = float((net(x) - net(x)).abs().max())
+    return None if gap == 0 else f"logits moved by {gap:.3g}: is there noise or dropout in eval mode?"
+
+
+@torch.no_grad()
+def _batch_mates(net: nn.Module, x: Tensor) -> str | None:
+    together = net(x)
+    gap = max(float((torch.cat([net(part) for part in x.split(n)]) - together).abs().max()) for n in (1, 7))
+    return (
+        None if gap <= 1e-4 else f"logits moved by {gap:.3g} between batches: does something stop or norm batch-wide?"
+    )
+
+
+def _state(net: nn.Module, x: Tensor) -> str | None:
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net(x)
+    changed = [name for name, value in net.state_dict().items() if not torch.equal(value, before[name])]
+    return f"{changed[0]} changed" if changed else None
+
+
+def _no_grad(net: nn.Module, x: Tensor) -> str | None:
+    with torch.no_grad():
+        silent = net(x)
+    gap = float((net(x).detach() - silent).abs().max())
+    return None if gap <= 1e-6 else f"logits moved by {gap:.3g}"
+
+
+def _input_gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(functional.cross_entropy(net(x), y, reduction="sum"), x)[0]
+
+
+def _gradient(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
+    gradient = _input_gradient(net, x, y)
+    dead = int((gradient.flatten(1).abs().amax(1) == 0).sum())
+    if not bool(gradient.isfinite().all()):
+        return "it holds NaN or infinity"
+    return None if dead == 0 else f"it is zero on {dead} of {len(x)} images: an attack would see nothing there"
+
+
+def _differences(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
+    """Along random directions; the median over images, since single ones may cross a kink."""
+    exact = copy.deepcopy(net).double().eval()
+    x = x.double()
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    direction /= direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    slope = (_input_gradient(exact, x, y) * direction).flatten(1).sum(1)
+    step = 1e-4
+
+    @torch.no_grad()
+    def loss(at: Tensor) -> Tensor:
+        return functional.cross_entropy(exact(at), y, reduction="none")
+
+    measured = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
+    error = ((slope - measured).abs() / measured.abs().clamp_min(1e-8)).median()
+    if float(error) <= 1e-3:
+        return None
+    return f"the median relative error is {float(error):.3g}: part of the gradient is cut, or it is too inexact"
+
+
+def _trains(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
+    twin = copy.deepcopy(net).train()
+    parameters = [p for p in twin.parameters() if p.requires_grad]
+    if not parameters:
+        return None
+    functional.cross_entropy(twin(x), y).backward()
+    bad = [name for name, p in twin.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
+    if all(p.grad is None for p in parameters):
+        return "no parameter got a gradient"
+    return f"the gradient of {bad[0]} is not finite" if bad else None

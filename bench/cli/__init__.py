@@ -1,0 +1,1 @@
+"""The command line: options to configuration, results to text. No logic of its own."""

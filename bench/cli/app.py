@@ -1,0 +1,46 @@
+"""The program: its commands, and how mistakes end."""
+
+import sys
+import traceback
+
+import typer
+
+from bench.cli import commands
+from bench.errors import BenchError, first_line
+
+app = typer.Typer(
+    name="bench",
+    help="Adversarial robustness of deep equilibrium models: train, attack, compare.",
+    epilog="Every command takes --debug, which shows the traceback of an error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("run")(commands.run)
+app.command("train")(commands.train)
+app.command("table")(commands.table)
+app.command("list")(commands.list_names)
+app.command("check")(commands.check)
+app.command("doctor")(commands.doctor)
+
+
+def main() -> None:
+    """Run the program. A BenchError ends in one line on stderr and exit code 2."""
+    if "--debug" in sys.argv:
+        sys.argv.remove("--debug")
+        commands.debugging = True
+    try:
+        app()
+    except BenchError as error:
+        _end(error, str(error), 2)
+    except KeyboardInterrupt as error:
+        _end(error, "interrupted; what was finished is kept, the same command goes on from there.", 130)
+    except Exception as error:
+        _end(error, f"internal error, {first_line(error)}; --debug shows where.", 1)
+
+
+def _end(error: BaseException, line: str, code: int) -> None:
+    if commands.debugging:
+        traceback.print_exception(error)
+    print(f"bench: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,236 @@
+"""The commands. Heavy imports stand inside, so that --help is instant."""
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from bench.cli.settings import (
+    Attacks,
+    BatchSize,
+    Checkpoints,
+    ConfigFile,
+    DataDir,
+    DatasetNames,
+    Device,
+    Epochs,
+    Eps,
+    Examples,
+    Models,
+    Plugin,
+    Protocol,
+    Seed,
+    StoreDir,
+    TrainSeed,
+    Workers,
+    settings,
+)
+from bench.errors import BenchError
+
+debugging = False
+
+Format = Annotated[
+    Literal["terminal", "markdown", "latex", "csv", "json"], typer.Option(help="How the table is written.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print cells, forwards and time it would cost; compute nothing.")
+]
+NoTrain = Annotated[bool, typer.Option("--no-train", help="Fail rows whose checkpoint is missing.")]
+Kind = Literal["models", "attacks", "datasets", "protocols", "recipes"]
+
+
+def run(
+    models: Models = None,
+    dataset: DatasetNames = None,
+    protocol: Protocol = None,
+    attacks: Attacks = None,
+    eps: Eps = None,
+    examples: Examples = None,
+    seed: Seed = None,
+    train_seed: TrainSeed = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    workers: Workers = None,
+    epochs: Epochs = None,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+    no_train: NoTrain = False,
+    dry_run: DryRun = False,
+    format: Format = "terminal",
+) -> None:
+    """Evaluate a model × attack × ε matrix and print its table; trains what is missing."""
+    merged, failures = settings(
+        config,
+        plugin,
+        models=models,
+        datasets=dataset,
+        protocol=protocol,
+        attacks=attacks,
+        eps=eps,
+        examples=examples,
+        seed=seed,
+        train_seed=train_seed,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
+        data=data_dir,
+        store=store,
+        checkpoints=checkpoints,
+    )
+    from bench.cli.output import print_cost, print_table
+    from bench.environment import pick_device
+    from bench.plan import plan_matrix
+    from bench.run import run_matrix
+
+    matrix = plan_matrix(merged, epochs, failures)
+    if dry_run:
+        print_cost(matrix, merged, pick_device(merged.run.device))
+        return
+    request = {"arguments": sys.argv[1:], "resolved": merged.model_dump(mode="json")}
+    results = run_matrix(matrix, merged, request, no_train, debugging)
+    print_table(matrix, results, merged, format)
+    _fail([row.failure for row in matrix.rows if row.failure], failures)
+
+
+def train(
+    models: Models = None,
+    dataset: DatasetNames = None,
+    train_seed: TrainSeed = None,
+    epochs: Epochs = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+) -> None:
+    """Train models; goes on where an earlier run was stopped."""
+    merged, failures = settings(
+        config,
+        plugin,
+        models=models,
+        datasets=dataset,
+        train_seed=train_seed,
+        device=device,
+        data=data_dir,
+        checkpoints=checkpoints,
+    )
+    from bench.cli.output import print_cards
+    from bench.environment import pick_device
+    from bench.plan import plan_matrix
+    from bench.run import train_missing
+
+    matrix = plan_matrix(merged, epochs, failures)
+    train_missing(matrix, merged, pick_device(merged.run.device), allowed=True, debug=debugging)
+    print_cards(matrix, merged)
+    _fail([row.failure for row in matrix.rows if row.failure], failures)
+
+
+def table(
+    models: Models = None,
+    dataset: DatasetNames = None,
+    protocol: Protocol = None,
+    attacks: Attacks = None,
+    eps: Eps = None,
+    examples: Examples = None,
+    seed: Seed = None,
+    train_seed: TrainSeed = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    epochs: Epochs = None,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+    format: Format = "terminal",
+) -> None:
+    """Print the table of a matrix from the store; computes nothing. Takes the options of `run`."""
+    merged, failures = settings(
+        config,
+        plugin,
+        models=models,
+        datasets=dataset,
+        protocol=protocol,
+        attacks=attacks,
+        eps=eps,
+        examples=examples,
+        seed=seed,
+        train_seed=train_seed,
+        batch_size=batch_size,
+        device=device,
+        data=data_dir,
+        store=store,
+        checkpoints=checkpoints,
+    )
+    from bench.cli.output import print_table
+    from bench.environment import pick_device
+    from bench.plan import add_cells, plan_matrix, trained
+    from bench.store import Store
+
+    matrix = plan_matrix(merged, epochs, failures)
+    for row in matrix.rows:
+        if row.job is not None and trained(row.job, merged.paths.checkpoints):
+            add_cells(row, matrix, merged, pick_device(merged.run.device).type)
+    print_table(matrix, Store(merged.paths.store), merged, format)
+    _fail([], failures)
+
+
+def list_names(
+    kind: Annotated[Kind, typer.Argument()],
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+) -> None:
+    """What there is: models, attacks, datasets, protocols or recipes."""
+    merged, failures = settings(config, plugin, checkpoints=checkpoints)
+    from bench.cli.output import print_names
+
+    print_names(kind, merged)
+    _fail([], failures)
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A registered model, attack or data set.")],
+    dataset: DatasetNames = None,
+    data_dir: DataDir = None,
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+) -> None:
+    """Run the contract suite on a model, attack or data set; every failure is explained in a sentence."""
+    merged, failures = settings(config, plugin, datasets=dataset, data=data_dir, checkpoints=checkpoints)
+    from bench.check import check_name
+
+    findings = check_name(name, merged)
+    for finding in findings:
+        typer.echo(
+            f"{'ok  ' if finding.passed else 'FAIL'}  {finding.what}{'' if finding.passed else ': ' + finding.why}"
+        )
+    broken = [finding.what for finding in findings if not finding.passed]
+    _fail(
+        [f"{name} breaks {len(broken)} of {len(findings)} points of its contract: {'; '.join(broken)}."]
+        if broken
+        else [],
+        failures,
+    )
+
+
+def doctor(config: ConfigFile = None, plugin: Plugin = None) -> None:
+    """Check the environment: versions, device, known traps; says how to repair what is wrong."""
+    from bench.doctor import examine
+
+    _, failures = settings(config, plugin)
+    findings = examine()
+    for finding in findings:
+        typer.echo(f"{finding.state:<5} {finding.what}")
+    _fail([finding.what for finding in findings if finding.state == "FAIL"], failures)
+
+
+def _fail(problems: list[str], plugin_failures: list[str]) -> None:
+    if problems:
+        raise BenchError(" | ".join(dict.fromkeys(problems)))
+    if plugin_failures:
+        raise BenchError(f"all done, but {len(plugin_failures)} plugin(s) failed: {plugin_failures[0]}")

@@ -1,0 +1,122 @@
+"""What the commands print."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from tabulate import tabulate
+
+from bench.config import Config
+from bench.cost import estimate
+from bench.errors import BenchError
+from bench.files import read_json
+from bench.plan import Matrix, is_pretrained
+from bench.registry import Registry, attack, dataset, model, protocol, recipe
+from bench.report.rows import make_lines
+from bench.report.table import Format, budget_lines, render
+from bench.store import Store
+from bench.training.checkpoint import card_path
+
+
+def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> None:
+    """The table, and under it what its numbers are and what they cost."""
+    rows = [(row.dataset, row.label, row.cells, row.failure) for row in matrix.rows]
+    lines = make_lines(rows, store, config.run.examples)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    typer.echo(render(lines, matrix.eps, config.run.baseline, form, colour), nl=False)
+    if form not in ("terminal", "markdown"):
+        return
+    marks = "bold: best, underlined: second" if colour or form == "markdown" else "* best, _ second"
+    typer.echo(
+        f"\nAccuracy in per cent, clean and under attack, of the first n test images, with 95 % Wilson interval; "
+        f"{marks};\nin parentheses: gain over {config.run.baseline}. Protocol {config.run.protocol}, "
+        f"attack seed {config.run.seed}, train seed {config.run.train_seed}, L∞ in pixel space, last iterate.\n"
+    )
+    typer.echo(budget_lines(lines), nl=False)
+    for line in lines:
+        if line.failure:
+            typer.echo(f"{line.model} on {line.dataset}: {line.failure}")
+
+
+def print_cards(matrix: Matrix, config: Config) -> None:
+    """What was trained, and how good it is on clean test images."""
+    table = []
+    for row in matrix.rows:
+        if row.job is None or row.failure or is_pretrained(row.job):
+            continue
+        path = row.job.checkpoint(config.paths.checkpoints)
+        card = read_json(card_path(path))
+        table.append([row.dataset, row.label, card["seed"], *_quality(card), path])
+    if table:
+        typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "checkpoint"], "plain"))
+
+
+def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
+    """The table of `--dry-run`."""
+    costs = estimate(matrix, config, device)
+    table = [
+        [
+            cost.row.dataset,
+            cost.row.label,
+            _minutes(cost.train_seconds),
+            cost.cells,
+            cost.shards,
+            f"{cost.forwards:,}",
+            f"{cost.backwards:,}",
+            _minutes(cost.seconds),
+        ]
+        for cost in costs
+    ]
+    header = ["data set", "model", "training", "cells", "shards", "forwards", "backwards", "attacks"]
+    typer.echo(tabulate(table, header, "plain", disable_numparse=True))
+    total = sum(cost.train_seconds + cost.seconds for cost in costs)
+    typer.echo(f"To do: about {_minutes(total)} on one worker ({device}). Nothing was computed or stored.")
+
+
+def print_names(kind: str, config: Config) -> None:
+    """Registered names with their first docstring line; models with their checkpoints."""
+    registries: dict[str, Registry] = {
+        "models": model,
+        "attacks": attack,
+        "datasets": dataset,
+        "protocols": protocol,
+        "recipes": recipe,
+    }
+    entries = list(registries[kind])
+    typer.echo(tabulate([[entry.name, entry.summary] for entry in entries], tablefmt="plain"))
+    if kind == "attacks":
+        typer.echo("torchattacks:NAME  every attack class of torchattacks, e.g. torchattacks:MIFGSM[steps=20]")
+    if kind == "models":
+        for name, user in config.models.items():
+            typer.echo(f"{name}  bench.toml: {user.arch} {user.options}")
+        _print_checkpoints(config.paths.checkpoints)
+    if kind == "datasets":
+        for name, declared in config.datasets.items():
+            typer.echo(f"{name}  bench.toml: {declared.path}")
+
+
+def _print_checkpoints(folder: Path) -> None:
+    table = []
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            card = read_json(path)
+            table.append([card["dataset"], card["label"], card["seed"], *_quality(card), path.with_suffix("").name])
+        except (BenchError, KeyError) as error:
+            table.append([path.parent.name, f"unreadable card: {error}", "", "", "", path.name])
+    typer.echo(f"\nCheckpoints in {folder}:" if table else f"\nNo checkpoints in {folder} yet.")
+    if table:
+        typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "file"], "plain"))
+
+
+def _quality(card: dict[str, Any]) -> Sequence[str]:
+    low, high = card["clean_interval"]
+    share = f"{100 * card['clean_accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}] n={card['clean_n']}"
+    return str(card["settings"]["epochs"]), share
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"

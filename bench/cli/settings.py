@@ -1,0 +1,59 @@
+"""Command-line options over bench.toml."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from bench.config import Config, load_config
+from bench.errors import BenchError
+from bench.names import split_list
+from bench.plugins import load_plugins
+from bench.progress import say
+
+Models = Annotated[str | None, typer.Option(help="architecture[option=value,…]+recipe, separated by commas.")]
+DatasetNames = Annotated[str | None, typer.Option("--dataset", help="Data sets, separated by commas.")]
+Protocol = Annotated[str | None, typer.Option(help="See `bench list protocols`.")]
+Attacks = Annotated[str | None, typer.Option(help="Only these attacks, separated by commas.")]
+Eps = Annotated[str | None, typer.Option(help="Radii: 8, 2.5 or 8/255, all 255ths of the pixel range.")]
+Examples = Annotated[
+    int | None, typer.Option(help="The first N test images; whole shards of 250 are computed. 0: all.")
+]
+Seed = Annotated[int | None, typer.Option(help="Attack seed.")]
+TrainSeed = Annotated[int | None, typer.Option(help="Training seed.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per batch, at most 250; part of a result's key.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; 0: one per core. Never changes a number.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of training, in place of bench.toml's.", min=0)]
+DataDir = Annotated[Path | None, typer.Option(help="Where <name>.npz lies, or torchvision downloads to.")]
+StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder of the results.")]
+Checkpoints = Annotated[Path | None, typer.Option(help="Folder of the trained weights.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A bench.toml of your own.")]
+Plugin = Annotated[list[str] | None, typer.Option(help="A Python file that registers something; repeatable.")]
+
+
+def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> tuple[Config, list[str]]:
+    """bench.toml with the options given on the command line, and the lines of plugins that failed to import.
+
+    Args:
+        options: `run` and `paths` keys; None where the user gave nothing. Text is split on commas for lists.
+    """
+    base = load_config(config)
+    content = base.model_dump()
+    content["plugins"] = [*content["plugins"], *(plugins or [])]
+    for key, value in options.items():
+        if value is None:
+            continue
+        section = content["run"] if key in content["run"] else content["paths"]
+        section[key] = split_list(value) if isinstance(section[key], list) else value
+    try:
+        merged = Config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][-1]).replace("_", "-")
+        raise BenchError(f"--{name}: {first['msg']}, got {first['input']}.") from error
+    failures = load_plugins(merged.plugins)
+    for failure in failures:
+        say(f"bench: {failure}")
+    return merged, failures

@@ -1,0 +1,22 @@
+"""Errors that are meant for the user: one line that says what, where, and the fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BenchError(Exception):
+    """A mistake the user can mend. The command line prints its one line and exits with code 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
+    """The error for a name that does not exist: a suggestion if one is close, else all there are."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return BenchError(f"unknown {kind} '{name}': {hint}There is: {', '.join(names) or 'none'}.")
+
+
+def first_line(error: BaseException) -> str:
+    """An exception as one line, `Type: message`, for use inside a longer sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,48 @@
+"""Files that are either wholly there or not there."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError, first_line
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it.
+
+    Raises BenchError where the disk is full or the folder cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        reason = "no space left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else first_line(error)
+        raise BenchError(
+            f"cannot write {path}: {reason}. What was finished is kept; the same command goes on from there."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Atomically, indented, keys in order."""
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object. Raises BenchError for a damaged file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"cannot read {path}: {first_line(error)}; delete it and run again.") from error
+    if not isinstance(content, dict):
+        raise BenchError(f"cannot read {path}: not a JSON object; delete it and run again.")
+    return content

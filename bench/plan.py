@@ -1,0 +1,176 @@
+"""From a request (configuration and command line) to rows of cells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from bench.cells import Cell, Source, cell_identity
+from bench.config import Config
+from bench.data.load import Dataset, load
+from bench.epsilon import parse_eps
+from bench.errors import BenchError
+from bench.files import read_json
+from bench.names import parse_model, parse_spec, unique
+from bench.registry import Entry, attack, protocol
+from bench.training.checkpoint import card_path, weights_hash
+from bench.training.job import Job, make_job
+from bench.training.loop import build_model
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """One attack of the protocol at one radius, options resolved."""
+
+    entry: Entry
+    label: str
+    options: dict[str, Any]
+    eps: Fraction
+
+
+@dataclass
+class Row:
+    """One model on one data set: how to train it, and its cells once its weights are there.
+
+    `failure` says, in one line, why the row has no (or not all) numbers.
+    """
+
+    label: str
+    dataset: str
+    job: Job | None = None
+    cells: list[Cell] = field(default_factory=list)
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Everything a run needs: the data, the rows, the attacks, the radii."""
+
+    data: dict[str, Dataset]
+    rows: list[Row]
+    attacks: list[AttackPlan]
+    eps: list[Fraction]
+
+
+def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) -> Matrix:
+    """Check and resolve every name before anything is computed.
+
+    Args:
+        epochs: from the command line, for every recipe.
+        plugin_failures: where a plugin failed to import, a model that is missing for it becomes a
+            row that says so, and the others run.
+
+    Raises:
+        BenchError: unknown names, bad radii, missing data.
+    """
+    run = config.run
+    eps = unique_eps(run.eps)
+    attacks = plan_attacks(run.protocol, run.attacks, eps)
+    data = load_datasets(config)
+    rows = []
+    for name in data:
+        for text in unique(run.models):
+            row = Row(text, name)
+            spec = parse_model(text)
+            try:
+                row.job = make_job(spec, data[name], config, run.train_seed, epochs)
+                row.label = str(spec)
+            except BenchError as error:
+                if not plugin_failures or "unknown model" not in str(error):
+                    raise
+                row.failure = f"{error} ({plugin_failures[0]})"
+            rows.append(row)
+    return Matrix(data, rows, attacks, eps)
+
+
+def load_datasets(config: Config) -> dict[str, Dataset]:
+    """The data sets of [run], loaded."""
+    declared = {name: entry.model_dump() for name, entry in config.datasets.items()}
+    return {name: load(name, config.paths.data, declared.get(name)) for name in unique(config.run.datasets)}
+
+
+def unique_eps(texts: list[str]) -> list[Fraction]:
+    """The radii in the order given, without repetitions. Raises BenchError for a bad one or none."""
+    if not texts:
+        raise BenchError("--eps: give at least one radius, e.g. --eps 2,4,6,8.")
+    return list(dict.fromkeys(parse_eps(text) for text in texts))
+
+
+def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> list[AttackPlan]:
+    """Every attack at every radius. Named attacks take the protocol's options, then those in their brackets."""
+    plans = []
+    for radius in eps:
+        of_protocol: Mapping[str, dict[str, Any]] = protocol[protocol_name].target(radius)
+        for text in unique(chosen) or list(of_protocol):
+            spec = parse_spec(text)
+            entry = attack[spec.name]
+            options = entry.resolve({**of_protocol.get(spec.name, {}), **spec.options})
+            label = entry.traits.get("label", spec.name)
+            given = ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()))
+            plans.append(AttackPlan(entry, f"{label}[{given}]" if given else label, options, radius))
+    return plans
+
+
+def is_pretrained(job: Job) -> bool:
+    """Whether the model's factory brings its weights along, so that no recipe is run."""
+    return bool(job.architecture.traits.get("pretrained"))
+
+
+def trained(job: Job, checkpoints: Path) -> bool:
+    """Whether nothing has to be trained for this job."""
+    path = job.checkpoint(checkpoints)
+    return is_pretrained(job) or (path.exists() and card_path(path).exists())
+
+
+def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
+    """Fill in the cells of a row whose weights are there."""
+    assert row.job is not None
+    job, data = row.job, matrix.data[row.dataset]
+    source, weights = _source(row, job, data, config.paths.checkpoints)
+    how = protocol[config.run.protocol]
+    for plan in matrix.attacks:
+        identity = cell_identity(
+            architecture=job.architecture.name,
+            implementation=job.architecture.implementation(),
+            options=dict(job.options),
+            weights=weights,
+            normalisation={"mean": data.images.mean, "std": data.images.std},
+            dataset=data.name,
+            test_hash=data.test_hash,
+            protocol=how.name,
+            protocol_implementation=how.implementation(),
+            attack=plan.entry.name,
+            attack_implementation=plan.entry.implementation(),
+            attack_options=plan.options,
+            eps=plan.eps,
+            seed=config.run.seed,
+            device=device,
+            batch=config.run.batch_size,
+        )
+        row.cells.append(
+            Cell(
+                source=source,
+                dataset=data.name,
+                examples=len(data.x_test),
+                protocol=how.name,
+                attack=plan.entry.name,
+                attack_label=plan.label,
+                attack_options=plan.options,
+                eps=plan.eps,
+                seed=config.run.seed,
+                batch=config.run.batch_size,
+                identity=identity,
+            )
+        )
+
+
+def _source(row: Row, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
+    source = Source(row.label, job.architecture.name, dict(job.options), "", job.seed)
+    if is_pretrained(job):
+        return source, weights_hash(build_model(job, data).state_dict())
+    path = job.checkpoint(checkpoints)
+    weights = read_json(card_path(path)).get("weights")
+    if not isinstance(weights, str):
+        raise BenchError(f"card {card_path(path)} names no weights; delete it and its checkpoint and train again.")
+    return replace(source, checkpoint=str(path)), weights

@@ -1,0 +1,1 @@
+"""What is printed of the store: rows, statistics, tables."""

@@ -1,0 +1,154 @@
+"""Running a matrix: train what is missing, compute what the store lacks, write the manifests."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from bench.cells import Cell
+from bench.config import Config
+from bench.environment import pick_device
+from bench.errors import BenchError, first_line
+from bench.plan import Matrix, Row, add_cells, trained
+from bench.progress import Progress, progress, say
+from bench.store import Store
+from bench.training.loop import threads, train
+from bench.worker import Result, Setting, compute, start_worker
+
+Task = tuple[Row, Cell, int]
+
+
+def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
+    """What workers need to know of a configuration."""
+    declared = {name: entry.model_dump() for name, entry in config.datasets.items()}
+    return Setting(config.paths.store, config.paths.data, declared, tuple(config.plugins), str(device), debug)
+
+
+def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed: bool, debug: bool) -> None:
+    """Train the models without a checkpoint, and say so. A model that raises fails its own row alone."""
+    for row in matrix.rows:
+        if row.job is None or trained(row.job, config.paths.checkpoints):
+            continue
+        if not allowed:
+            row.failure = (
+                f"no checkpoint of {row.label} on {row.dataset}; run `python -m bench train --models '{row.label}' "
+                f"--dataset {row.dataset}`, or leave --no-train out."
+            )
+            continue
+        say(f"no checkpoint of {row.label} on {row.dataset} (seed {row.job.seed}): training it now")
+        try:
+            data = matrix.data[row.dataset]
+            train(row.job, data, config.paths.checkpoints, device, config.train)
+        except BenchError as error:
+            row.failure = str(error)
+        except Exception as error:
+            if debug:
+                raise
+            row.failure = f"{row.label} failed in training: {first_line(error)}."
+
+
+def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train: bool, debug: bool) -> Store:
+    """Fill the store with every cell of the matrix; rows that fail carry their reason.
+
+    Args:
+        request: what the user asked for, kept in the manifests.
+    """
+    device = pick_device(config.run.device)
+    store = Store(config.paths.store)
+    train_missing(matrix, config, device, not no_train, debug)
+    for row in matrix.rows:
+        if row.job is not None and not row.failure:
+            try:
+                add_cells(row, matrix, config, device.type)
+            except BenchError as error:
+                row.failure = str(error)
+    examples = config.run.examples
+    setting = make_setting(config, device, debug)
+    tasks = [(row, cell, shard) for row in matrix.rows for cell in row.cells for shard in store.missing(cell, examples)]
+    if tasks:
+        _compute_all(tasks, setting, _workers(config.run.workers, device, len(tasks)))
+    for row in matrix.rows:
+        for cell in row.cells:
+            if not store.missing(cell, examples):
+                store.finish(cell, examples, request)
+    return store
+
+
+def _workers(asked: int, device: torch.device, tasks: int) -> int:
+    automatic = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
+    return max(1, min(asked or automatic, tasks))
+
+
+def _compute_all(tasks: list[Task], setting: Setting, workers: int) -> None:
+    waiting = list(tasks)
+    with (
+        progress(len(tasks), f"attack ({workers} worker{'s' if workers > 1 else ''})") as bar,
+        _pool(setting, workers) as submit,
+    ):
+        while waiting:
+            busy = _pass(waiting, submit, workers, bar)
+            if len(busy) == len(waiting):
+                time.sleep(1.0)  # all of what is left is in another process' hands
+            waiting = busy
+
+
+def _pass(tasks: list[Task], submit: Any, workers: int, bar: Progress) -> list[Task]:
+    """Try every task once; returns those another process is at."""
+    queue = iter(tasks)
+    busy: list[Task] = []
+    running: dict[Future[Result], Task] = {}
+    while True:
+        for row, cell, shard in queue:
+            if row.failure:
+                bar.skip(1)
+                continue
+            running[submit(cell, shard)] = (row, cell, shard)
+            if len(running) >= workers + 1 or workers == 1:
+                break
+        if not running:
+            return busy
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            row, cell, shard = running.pop(future)
+            result: Result = future.result()
+            if result.state == "busy":
+                busy.append((row, cell, shard))
+            elif result.state == "failed":
+                row.failure = row.failure or f"{row.label}, {cell.attack_label}: {result.message}"
+                bar.skip(1)
+            else:
+                bar.advance(note=f"{row.label} on {row.dataset}")
+
+
+@contextmanager
+def _pool(setting: Setting, workers: int) -> Iterator[Any]:
+    """Yields submit(cell, shard) -> Future; with one worker the work is done here, in this process."""
+    if workers == 1:
+        with threads(1):
+            start_worker(setting)
+            yield lambda cell, shard: _now(setting, cell, shard)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(setting,))
+    try:
+        yield lambda cell, shard: pool.submit(compute, setting, cell, shard)
+    except BrokenProcessPool as error:
+        raise BenchError(
+            "a worker process died (out of memory?); what was finished is kept: run again with --workers 1."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _now(setting: Setting, cell: Cell, shard: int) -> "Future[Result]":
+    future: Future[Result] = Future()
+    try:
+        future.set_result(compute(setting, cell, shard))
+    except BaseException as error:
+        future.set_exception(error)
+    return future

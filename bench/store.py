@@ -1,0 +1,138 @@
+"""The store: one folder per cell, shards of outcomes, a manifest that says the cell is complete.
+
+A shard is written to a temporary name, flushed and renamed, so it is wholly there or not there. The
+manifest comes last. Killing the process loses at most the shards in flight.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from bench.cells import SCHEMA, Cell
+from bench.environment import describe
+from bench.errors import BenchError, first_line
+from bench.files import read_json, write_atomically, write_json
+from bench.outcomes import Budget, Outcomes
+
+_BUDGET = b"bench.budget"
+
+
+class Store:
+    """Cells under one folder. Raises BenchError where that folder holds another schema."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        marker = folder / "store.json"
+        if marker.exists():
+            found = read_json(marker).get("schema")
+            if found != SCHEMA:
+                raise BenchError(
+                    f"store {folder} has schema {found}, this version reads schema {SCHEMA}: "
+                    "choose another with --store, or use the version that wrote it."
+                )
+        else:
+            write_json(marker, {"schema": SCHEMA})
+
+    def cell_folder(self, cell: Cell) -> Path:
+        return self.folder / cell.folder()
+
+    def shard_path(self, cell: Cell, shard: int) -> Path:
+        return self.cell_folder(cell) / f"shard-{shard:05}.parquet"
+
+    def has(self, cell: Cell, shard: int) -> bool:
+        return self.shard_path(cell, shard).exists()
+
+    def missing(self, cell: Cell, examples: int) -> list[int]:
+        """Shards of the first `examples` test images that are not there yet."""
+        return [shard for shard in cell.shards(examples) if not self.has(cell, shard)]
+
+    def claim(self, cell: Cell, shard: int) -> FileLock | None:
+        """The right to compute a shard, or None while another process holds it. The system frees it at a kill."""
+        folder = self.cell_folder(cell)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".shard-{shard:05}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+
+    def release(self, lock: FileLock) -> None:
+        """Give a claim back and leave no file behind; whoever still has it open finds the shard written."""
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+    def write(self, cell: Cell, shard: int, outcomes: Outcomes, budget: Budget) -> None:
+        """Write one shard, and the cell's identity beside it."""
+        identity = self.cell_folder(cell) / "key.json"
+        if not identity.exists():
+            write_json(identity, cell.identity)
+        table = pa.table({name: pa.array(column) for name, column in outcomes.items()})
+        table = table.replace_schema_metadata({_BUDGET: json.dumps(budget.as_dict()).encode()})
+        write_atomically(
+            self.shard_path(cell, shard),
+            lambda part: pq.write_table(table, part, compression="zstd", write_page_checksum=True),
+        )
+
+    def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
+        """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""
+        path = self.shard_path(cell, shard)
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            budget = Budget(**json.loads((table.schema.metadata or {})[_BUDGET]))
+            outcomes = {name: table[name].to_numpy() for name in table.column_names}
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            raise BenchError(f"shard {path} is damaged ({first_line(error)}); delete it and run again.") from error
+        if outcomes["index"].tolist() != list(cell.rows(shard)):
+            raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
+        return outcomes, budget
+
+    def outcomes(self, cell: Cell, examples: int) -> Outcomes | None:
+        """Outcomes of the first `examples` test images (0: all) in order; None unless all are there."""
+        if self.missing(cell, examples):
+            return None
+        parts = [self.read(cell, shard)[0] for shard in cell.shards(examples)]
+        wanted = min(examples or cell.examples, cell.examples)
+        return {name: np.concatenate([part[name] for part in parts])[:wanted] for name in parts[0]}
+
+    def budget(self, cell: Cell, examples: int) -> Budget:
+        """What the shards of the first `examples` images took."""
+        total = Budget()
+        for shard in cell.shards(examples):
+            total.add(self.read(cell, shard)[1])
+        return total
+
+    def manifest(self, cell: Cell) -> dict[str, Any] | None:
+        path = self.cell_folder(cell) / "manifest.json"
+        return read_json(path) if path.exists() else None
+
+    def complete(self, cell: Cell, examples: int) -> bool:
+        """Whether a manifest vouches for the first `examples` images and their shards are there."""
+        manifest = self.manifest(cell)
+        covered = manifest is not None and manifest["shards"] >= len(cell.shards(examples))
+        return covered and not self.missing(cell, examples)
+
+    def finish(self, cell: Cell, examples: int, request: dict[str, Any]) -> None:
+        """Write the manifest once the shards are there; `request` is what was asked for, as passed and resolved."""
+        if self.complete(cell, examples):
+            return
+        shards = max(len(cell.shards(examples)), (self.manifest(cell) or {"shards": 0})["shards"])
+        content = {
+            "key": cell.key(),
+            "label": cell.source.label,
+            "train_seed": cell.source.train_seed,
+            "checkpoint": Path(cell.source.checkpoint).name,
+            "shards": shards,
+            "examples": cell.rows(shards - 1).stop,
+            "budget": self.budget(cell, cell.rows(shards - 1).stop).as_dict(),
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request": request,
+            "environment": describe(),
+        }
+        write_json(self.cell_folder(cell) / "manifest.json", content)

@@ -1,0 +1,154 @@
+"""A training job: everything that determines the weights, under one hash, and the files it leaves."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.config import Config, Train
+from bench.data.load import Dataset
+from bench.errors import BenchError, unknown
+from bench.names import ModelSpec
+from bench.registry import Entry, model, recipe
+
+_SETTINGS: dict[str, type] = {
+    "epochs": int,
+    "batch_size": int,
+    "lr": float,
+    "grad_clip": float,
+    "augment": bool,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train, all options resolved.
+
+    Attributes:
+        label: how the user calls it, e.g. `lyadeq[readout=step]`.
+        architecture, options: the registered model and all its options.
+        recipe, recipe_options: likewise.
+        settings: epochs, batch_size, lr, betas, grad_clip, augment.
+        seed: training seed.
+    """
+
+    label: str
+    architecture: Entry
+    options: Mapping[str, Any]
+    recipe: Entry
+    recipe_options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    dataset: str
+    train_hash: str
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights depend on; evaluation options do not enter."""
+        kept = {k: v for k, v in self.options.items() if k not in self.architecture.eval_options}
+        return {
+            "architecture": self.architecture.name,
+            "implementation": self.architecture.implementation(),
+            "options": kept,
+            "recipe": self.recipe.name,
+            "recipe_implementation": self.recipe.implementation(),
+            "recipe_options": dict(self.recipe_options),
+            "settings": dict(self.settings),
+            "dataset": self.dataset,
+            "train_data": self.train_hash,
+            "seed": self.seed,
+        }
+
+    def digest(self) -> str:
+        return hashlib.sha256(canonical(self.identity()).encode()).hexdigest()
+
+    def checkpoint(self, folder: Path) -> Path:
+        """Where the weights go; the card stands beside them with the suffix .json."""
+        name = (
+            self.architecture.name if self.recipe.name == "standard" else f"{self.architecture.name}+{self.recipe.name}"
+        )
+        return folder / self.dataset / f"{slug(name)}-seed{self.seed}-{self.digest()[:10]}.safetensors"
+
+
+def canonical(content: Any) -> str:
+    """JSON with one spelling: keys sorted, no spaces."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def slug(name: str) -> str:
+    """A name as part of a path."""
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_")
+
+
+def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: int | None = None) -> Job:
+    """Resolve a model's name against registry, bench.toml and data set.
+
+    Args:
+        epochs: from the command line; None: as bench.toml has it.
+
+    Raises:
+        BenchError: unknown model, recipe or option, or a value that does not fit.
+    """
+    entry, options = resolve_model(spec, config)
+    how = recipe[spec.recipe.name]
+    settings = _settings(config.train, data.name, epochs)
+    own: dict[str, str] = {}
+    for key, value in spec.recipe.options.items():
+        if key in _SETTINGS:
+            settings[key] = _convert(key, value)
+        elif key in how.defaults():
+            own[key] = value
+        else:
+            raise unknown(f"option of recipe '{how.name}'", key, [*_SETTINGS, *how.defaults()])
+    return Job(str(spec), entry, options, how, how.resolve(own), settings, data.name, data.train_hash, seed)
+
+
+def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any]]:
+    """The architecture and all its options: defaults, then [options.GROUP], then [models.NAME], then the brackets."""
+    name, given = spec.architecture.name, dict(spec.architecture.options)
+    declared = config.models.get(name)
+    entry = model[declared.arch if declared else name] if declared or name in model or ":" in name else None
+    if entry is None:
+        raise unknown("model", name, [*(e.name for e in model), *config.models])
+    grouped = config.options.get(entry.group, {}) if entry.group else {}
+    _check_group(entry.group, grouped)
+    applicable = {k: v for k, v in grouped.items() if k in entry.defaults()}
+    return entry, entry.resolve({**applicable, **(declared.options if declared else {}), **given})
+
+
+def _check_group(group: str, options: Mapping[str, Any]) -> None:
+    defaults: dict[str, set[Any]] = {}
+    for entry in model:
+        if entry.group == group:
+            for option, value in entry.defaults().items():
+                defaults.setdefault(option, set()).add(value)
+    # An option whose default tells members apart (the orthogonal layer of deq-orth) is not the group's to set.
+    shared = [option for option, values in defaults.items() if len(values) == 1]
+    for option in options:
+        if option not in shared:
+            raise BenchError(f"bench.toml [options.{group}]: {unknown('key', option, shared)}")
+
+
+def _settings(train: Train, dataset: str, epochs: int | None) -> dict[str, Any]:
+    fallback = train.epochs.get("default", 50)
+    return {
+        "epochs": epochs if epochs is not None else train.epochs.get(dataset, fallback),
+        "batch_size": train.batch_size,
+        "lr": train.lr,
+        "betas": list(train.betas),
+        "grad_clip": train.grad_clip,
+        "augment": train.augment,
+    }
+
+
+def _convert(key: str, value: str) -> Any:
+    kind = _SETTINGS[key]
+    try:
+        converted = value.lower() in ("true", "1", "yes") if kind is bool else kind(value)
+    except ValueError:
+        raise BenchError(f"recipe option {key}={value}: expected {kind.__name__}.") from None
+    if kind is not bool and converted < (0 if key == "grad_clip" else 1e-12):
+        raise BenchError(f"recipe option {key}={value}: must be positive.")
+    return converted

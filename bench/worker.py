@@ -1,0 +1,140 @@
+"""Computing one shard: in this process, or in a worker that only gets picklable facts."""
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from attacks.contract import ContractError
+from attacks.draws import Draws
+from bench.cells import Cell, Source
+from bench.data.load import Dataset, load
+from bench.environment import make_exact
+from bench.errors import BenchError, first_line
+from bench.outcomes import evaluate
+from bench.plugins import load_plugins
+from bench.registry import attack, model
+from bench.store import Store
+from bench.training.checkpoint import load_weights
+
+State = Literal["done", "busy", "failed"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every task of a run shares.
+
+    Attributes:
+        declared: [datasets.NAME] of bench.toml for sets that are declared there.
+    """
+
+    store: Path
+    data: Path
+    declared: dict[str, dict[str, Any]]
+    plugins: tuple[str, ...]
+    device: str
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one shard ended; `message` says why it failed."""
+
+    state: State
+    message: str = ""
+
+
+def start_worker(setting: Setting) -> None:
+    """Prepare a worker process: one thread, its plugins, and an end as soon as its parent is gone."""
+    torch.set_num_threads(1)
+    make_exact()
+    parent = parent_process()
+    if parent is not None:
+        # A parent killed by SIGKILL cannot tell its workers; without this they would wait for ever.
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    load_plugins(setting.plugins)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def compute(setting: Setting, cell: Cell, shard: int) -> Result:
+    """Compute and store one shard unless it is there or another process is at it.
+
+    A model or attack that raises fails alone: its message comes back as a result. A full disk or a
+    damaged store concerns every cell and raises BenchError.
+    """
+    store = Store(setting.store)
+    lock = store.claim(cell, shard)
+    if lock is None:
+        return Result("busy")
+    try:
+        if store.has(cell, shard):
+            return Result("done")
+        try:
+            outcomes, budget = _evaluate(setting, cell, shard)
+        except (BenchError, ContractError) as error:
+            return Result("failed", str(error))
+        except Exception as error:
+            if setting.debug:
+                raise
+            return Result("failed", first_line(error))
+        store.write(cell, shard, outcomes, budget)
+    finally:
+        store.release(lock)
+    return Result("done")
+
+
+def _evaluate(setting: Setting, cell: Cell, shard: int) -> Any:
+    data = _data(setting, cell.dataset)
+    net = load_model(cell.source, data, setting.device)
+    rows = cell.rows(shard)
+
+    def draws(indices: Sequence[int]) -> Draws:
+        return Draws(cell.seed, data.test_hash, indices)
+
+    return evaluate(
+        net,
+        data.images.classes,
+        partial(attack[cell.attack].target, **cell.attack_options),
+        data.x_test[rows.start : rows.stop],
+        data.y_test[rows.start : rows.stop],
+        float(cell.eps),
+        rows,
+        draws,
+        cell.batch,
+    )
+
+
+def _data(setting: Setting, name: str) -> Dataset:
+    return _cached_data(name, setting.data, tuple(setting.declared.get(name, {}).items()))
+
+
+@lru_cache(maxsize=2)
+def _cached_data(name: str, folder: Path, declared: tuple[tuple[str, Any], ...]) -> Dataset:
+    return load(name, folder, dict(declared) or None)
+
+
+_models: dict[tuple[str, str, str], nn.Module] = {}
+
+
+def load_model(source: Source, data: Dataset, device: str) -> nn.Module:
+    """The trained model in eval mode on `device`; the last one is kept."""
+    key = (f"{source.architecture}{sorted(source.options.items())}", source.checkpoint, f"{data.test_hash}{device}")
+    if key not in _models:
+        _models.clear()
+        net = model[source.architecture].target(data.images, **source.options)
+        if source.checkpoint:
+            load_weights(Path(source.checkpoint), net)
+        _models[key] = net.to(device).eval()
+    return _models[key]

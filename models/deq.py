@@ -1,0 +1,207 @@
+"""The DEQ family: extractor, equilibrium, Lyapunov module, orthogonal layer, classifier (Fig. 1)."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
+
+from bench.registry import model
+from models.cell import ImplicitCell
+from models.equilibrium.gradient import GradientName
+from models.equilibrium.layer import Equilibrium, Solver
+from models.equilibrium.methods import MethodName
+from models.extractors import ExtractorName, make_extractor, state_size
+from models.images import Classifier, Images
+from models.lyapunov import Lyapunov
+
+Readout = Literal["field", "step", "output", "features"]
+Orthogonal = Literal["none", "layer", "classifier"]
+
+# These leave trained weights as they are: changing one never trains anew.
+EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "gradient", "gradient_tol", "gradient_steps"})
+
+
+@dataclass(frozen=True)
+class DEQOptions:
+    """Options of every DEQ; each is documented in bench.toml under [options.deq]."""
+
+    features: ExtractorName = "auto"
+    state: int = 0
+    orthogonality: Orthogonal = "none"
+    solver: MethodName = "anderson"
+    memory: int = 5
+    beta: float = 1.0
+    max_iter: int = 50
+    tol: float = 1e-6
+    gradient: GradientName = "exact"
+    gradient_tol: float = 1e-6
+    gradient_steps: int = 5
+    train_solver: MethodName = "anderson"
+    train_max_iter: int = 50
+    train_tol: float = 1e-3
+    train_gradient: GradientName = "implicit"
+    train_gradient_tol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "max_iter", "gradient_steps", "train_max_iter"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("tol", "gradient_tol", "train_tol", "train_gradient_tol", "beta"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.state < 0:
+            raise ValueError(f"state must be 0 (the paper's size) or positive, got {self.state}")
+        if self.train_solver == "newton" or self.train_gradient == "exact":
+            raise ValueError(
+                "newton and exact need the Jacobian of one sample; batch statistics couple them in training"
+            )
+
+    def evaluation(self) -> Solver:
+        return Solver(
+            self.solver,
+            self.memory,
+            self.beta,
+            self.max_iter,
+            self.tol,
+            self.gradient,
+            self.gradient_tol,
+            self.gradient_steps,
+        )
+
+    def training(self) -> Solver:
+        return Solver(
+            self.train_solver,
+            self.memory,
+            self.beta,
+            self.train_max_iter,
+            self.train_tol,
+            self.train_gradient,
+            self.train_gradient_tol,
+            self.gradient_steps,
+        )
+
+
+@dataclass(frozen=True)
+class LyaDEQOptions(DEQOptions):
+    """DEQOptions and those of the Lyapunov module."""
+
+    readout: Readout = "field"
+    alpha: float = 0.9
+    eta: float = 1e-3
+    d: float = 0.1
+    icnn_hidden: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("eta", "d", "icnn_hidden"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.alpha < 0:
+            raise ValueError(f"alpha must not be negative, got {self.alpha}")
+
+
+class Stabilised(nn.Module):
+    """What is handed on from the fixed point z* = f(z*, h) after the Lyapunov module.
+
+    The paper says "the output of the Lyapunov stability module" and no more. The readings:
+
+    - `field`: F̂(z*) = Proj(F; z*) with F(z) = f(z, h) − z, Eq. 8 to the letter;
+    - `step`: z* + F̂(z*), one step of the stabilised dynamics;
+    - `output`: Proj(f(z*, h); z*), the layer's output taken as the dynamics' value;
+    - `features`: Proj(f(z*, h); h), V taken at the extractor's features.
+    """
+
+    def __init__(self, lyapunov: Lyapunov, readout: Readout, alpha: float) -> None:
+        super().__init__()
+        self.lyapunov, self.readout, self.alpha = lyapunov, readout, alpha
+
+    def forward(self, z: Tensor, residual: Tensor, h: Tensor) -> Tensor:
+        """Args: z = f(z*, h) with its gradient, (N, n); residual = F(z*), detached; h = features."""
+        if self.readout == "output":
+            return self.lyapunov.project(z, z, self.alpha)
+        if self.readout == "features":
+            return self.lyapunov.project(z, h, self.alpha)
+        # F(z*(x), x) = 0 for every x, so its total derivative vanishes: the gradient goes through z* alone.
+        stable = self.lyapunov.project(residual, z, self.alpha)
+        return stable if self.readout == "field" else z + stable
+
+
+class DEQBody(nn.Module):
+    """Normalised images to logits."""
+
+    def __init__(
+        self,
+        images: Images,
+        options: DEQOptions,
+        stabilised: Stabilised | None,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.extractor = make_extractor(images, options.features, features)
+        self.equilibrium = Equilibrium(ImplicitCell(features), options.evaluation(), options.training())
+        self.stabilised = stabilised
+        self.orthogonal: nn.Module = nn.Identity()
+        self.classifier: nn.Module = nn.Linear(features, images.classes)
+        if options.orthogonality == "layer":
+            self.orthogonal = orthogonal(nn.Linear(features, features, bias=False))
+        elif options.orthogonality == "classifier":
+            self.classifier = orthogonal(self.classifier)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.classifier(self.embed(x)))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The features behind the orthogonal layer, (N, n): what Fig. 3 shows."""
+        h = self.extractor(x)
+        z = self.equilibrium(h)
+        if self.stabilised is not None:
+            z = self.stabilised(z, self._field(z, h), h)
+        return cast(Tensor, self.orthogonal(z))
+
+    def diagnostics(self, x: Tensor) -> dict[str, Tensor]:
+        """Solver residual and iterations per image, (N,)."""
+        solution = self.equilibrium.solve(self.extractor(x))
+        return {"residual": solution.residual, "iterations": solution.iterations}
+
+    def _field(self, z: Tensor, h: Tensor) -> Tensor:
+        z, h = z.detach(), h.detach()
+        return self.equilibrium.cell(z, h).detach() - z
+
+
+def _build(images: Images, options: DEQOptions, stabilised: Stabilised | None = None) -> nn.Module:
+    return Classifier(images, DEQBody(images, options, stabilised, _features(images, options)))
+
+
+def _features(images: Images, options: DEQOptions) -> int:
+    return options.state or state_size(images)
+
+
+def _lyapunov(images: Images, options: LyaDEQOptions) -> nn.Module:
+    lyapunov = Lyapunov(_features(images, options), options.icnn_hidden, options.eta, options.d)
+    return _build(images, options, Stabilised(lyapunov, options.readout, options.alpha))
+
+
+@model("deq", group="deq", options=DEQOptions, eval_options=EVAL_OPTIONS)
+def deq(images: Images, **options: Any) -> nn.Module:
+    """Deep equilibrium model (Eq. 6, 7, 11), the paper's baseline."""
+    return _build(images, DEQOptions(**options))
+
+
+@model("deq-orth", group="deq", options=partial(DEQOptions, orthogonality="layer"), eval_options=EVAL_OPTIONS)
+def deq_orth(images: Images, **options: Any) -> nn.Module:
+    """DEQ with the orthogonal layer, the paper's ablation."""
+    return _build(images, DEQOptions(**options))
+
+
+@model("lyadeq", group="deq", options=partial(LyaDEQOptions, orthogonality="layer"), eval_options=EVAL_OPTIONS)
+def lyadeq(images: Images, **options: Any) -> nn.Module:
+    """DEQ with the Lyapunov module (Eq. 8–12) and the orthogonal layer."""
+    return _lyapunov(images, LyaDEQOptions(**options))
+
+
+@model("lyadeq-no-orth", group="deq", options=LyaDEQOptions, eval_options=EVAL_OPTIONS)
+def lyadeq_no_orth(images: Images, **options: Any) -> nn.Module:
+    """LyaDEQ without the orthogonal layer."""
+    return _lyapunov(images, LyaDEQOptions(**options))

@@ -1,0 +1,103 @@
+"""The gradient of an equilibrium: a choice of its own, apart from the solver, present in `eval()` too.
+
+Every method returns a state with the value f(z*, h) and differs only in what backward does with it.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from models.counting import count
+from models.equilibrium.methods import Anderson
+from models.equilibrium.solve import solve_together
+
+GradientName = Literal["exact", "implicit", "unrolled", "phantom", "one-step"]
+Linear = Callable[[Tensor], Tensor]
+
+
+class Cell(Protocol):
+    """The layer f: (z, h) -> (N, n), and in eval mode its Jacobian ∂f/∂z, (N, n, n)."""
+
+    def __call__(self, z: Tensor, h: Tensor, track: bool = False) -> Tensor: ...
+
+    def jacobian(self, z: Tensor, h: Tensor) -> Tensor: ...
+
+
+def attach(
+    cell: Cell, z_star: Tensor, h: Tensor, *, method: GradientName, tol: float, max_iter: int, steps: int, track: bool
+) -> Tensor:
+    """f(z*, h), differentiable in h and in the cell's parameters.
+
+    Args:
+        cell: the layer.
+        z_star: its fixed point, (N, n).
+        h: its input, (N, …).
+        method: `exact` solves (I − J)ᵀu = g by LU of the closed-form J (eval mode only, since batch
+            statistics couple samples); `implicit` solves it iteratively; `phantom` and `one-step`
+            differentiate `steps` or one application of f at z*; `unrolled` differentiates `steps`
+            applications of f from zero.
+        tol: relative residual of the adjoint (`implicit`).
+        max_iter: vector–Jacobian products at most (`implicit`).
+        steps: applications of f (`phantom`, `unrolled`).
+        track: update batch normalisation's running statistics, by exactly this one evaluation.
+
+    `exact` and `implicit` have no second derivative; asking for one raises RuntimeError.
+    """
+    z_star = z_star.detach()
+    value = cell(z_star, h, track)
+    count(f_evaluations=len(h))
+    if not value.requires_grad or method == "one-step":
+        return value
+    if method in ("phantom", "unrolled"):
+        start = z_star if method == "phantom" else torch.zeros_like(z_star)
+        return _apply(cell, start, h, steps, value)
+    solve_adjoint = _exact(cell, z_star, h) if method == "exact" else _implicit(cell, z_star, h, tol, max_iter)
+
+    def adjoint(gradient: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError(f"gradient={method} has no second derivative; use gradient=unrolled for create_graph")
+        count(vjps=len(gradient))
+        return solve_adjoint(gradient)
+
+    value.register_hook(adjoint)
+    return value
+
+
+def _apply(cell: Cell, z: Tensor, h: Tensor, steps: int, value: Tensor) -> Tensor:
+    for _ in range(steps):
+        z = cell(z, h)
+    count(f_evaluations=steps * len(h))
+    return z + (value - z).detach()
+
+
+def _exact(cell: Cell, z: Tensor, h: Tensor) -> Linear:
+    def solve_adjoint(gradient: Tensor) -> Tensor:
+        jacobian = cell.jacobian(z, h.detach())
+        system = torch.eye(z.shape[1], dtype=z.dtype, device=z.device) - jacobian.mT
+        solution, info = torch.linalg.solve_ex(system, gradient)
+        singular = info != 0
+        if singular.any():
+            solution[singular] = (torch.linalg.pinv(system[singular]) @ gradient[singular, :, None])[:, :, 0]
+        return solution
+
+    return solve_adjoint
+
+
+def _implicit(cell: Cell, z: Tensor, h: Tensor, tol: float, max_iter: int) -> Linear:
+    def solve_adjoint(gradient: Tensor) -> Tensor:
+        with torch.enable_grad():
+            state = z.clone().requires_grad_()
+            value = cell(state, h.detach())
+        count(f_evaluations=len(z))
+
+        def adjoint_map(u: Tensor) -> Tensor:
+            count(vjps=len(u))
+            return torch.autograd.grad(value, state, u, retain_graph=True)[0] + gradient
+
+        return solve_together(
+            adjoint_map, torch.zeros_like(gradient), Anderson(memory=5, beta=1.0), tol=tol, max_iter=max_iter
+        ).z
+
+    return solve_adjoint

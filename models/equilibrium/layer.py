@@ -1,0 +1,72 @@
+"""The equilibrium layer: a cell, how its fixed point is found, and how it is differentiated."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.counting import count
+from models.equilibrium.gradient import Cell, GradientName, attach
+from models.equilibrium.methods import MethodName, make_method
+from models.equilibrium.solve import Solution, solve, solve_together
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Settings of one solve and its gradient; see `solve`, `make_method` and `attach`."""
+
+    method: MethodName
+    memory: int
+    beta: float
+    max_iter: int
+    tol: float
+    gradient: GradientName
+    gradient_tol: float
+    gradient_steps: int
+
+
+class Equilibrium(nn.Module):
+    """h (N, n) to the fixed point z* (N, n) of a cell, from z⁰ = 0.
+
+    In eval mode samples are solved independently of each other. In training batch statistics couple
+    them: they are solved together, and one evaluation of f, at the fixed point, updates the running
+    statistics. The value is f(z*, h), one application beyond the state whose residual is reported.
+    """
+
+    def __init__(self, cell: nn.Module, evaluation: Solver, training: Solver) -> None:
+        super().__init__()
+        self.cell = cell
+        self.settings = {True: training, False: evaluation}
+
+    @property
+    def _cell(self) -> Cell:
+        return self.cell  # type: ignore[return-value]
+
+    def forward(self, h: Tensor) -> Tensor:
+        settings = self.settings[self.training]
+        return attach(
+            self._cell,
+            self.solve(h).z,
+            h,
+            method=settings.gradient,
+            tol=settings.gradient_tol,
+            max_iter=settings.max_iter,
+            steps=settings.gradient_steps,
+            track=self.training,
+        )
+
+    def solve(self, h: Tensor) -> Solution:
+        """The fixed point for h, detached, with its residual and iteration count per sample."""
+        settings = self.settings[self.training]
+        h = h.detach()
+        z0 = torch.zeros_like(h)
+        jacobian = None if self.training else self._cell.jacobian
+        method = make_method(settings.method, memory=settings.memory, beta=settings.beta, jacobian=jacobian)
+        if self.training:
+
+            def coupled(z: Tensor) -> Tensor:
+                count(f_evaluations=len(z))
+                return self._cell(z, h)
+
+            return solve_together(coupled, z0, method, tol=settings.tol, max_iter=settings.max_iter)
+        return solve(self._cell, z0, h, method, tol=settings.tol, max_iter=settings.max_iter)

@@ -1,0 +1,52 @@
+"""What a model must know of its images, and the one place where they are normalised."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Images:
+    """Shape and statistics of a data set's images.
+
+    Attributes:
+        shape: (channels, height, width).
+        classes: number of classes.
+        mean, std: per channel, of pixels in [0, 1], over the training set.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Normalize(nn.Module):
+    """(x − mean) / std per channel: a layer of the model, so that ε is always in pixel units."""
+
+    def __init__(self, images: Images) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(images.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(images.std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.get_buffer("mean")) / self.get_buffer("std")
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1], (N, C, H, W), to logits (N, classes): `normalize`, then `body`."""
+
+    def __init__(self, images: Images, body: nn.Module) -> None:
+        super().__init__()
+        self.normalize = Normalize(images)
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.body(self.normalize(x)))
+
+    def diagnostics(self, x: Tensor) -> dict[str, Tensor]:
+        """Per-example figures (N,) of the body, such as the solver's residual; empty if it has none."""
+        inner = getattr(self.body, "diagnostics", None)
+        return cast(dict[str, Tensor], inner(self.normalize(x))) if inner else {}
