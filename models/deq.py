@@ -20,7 +20,7 @@ Readout = Literal["field", "step", "output", "features"]
 Orthogonal = Literal["none", "layer", "classifier"]
 
 # These leave trained weights as they are: changing one never trains anew.
-EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "gradient", "gradient_tol", "gradient_steps"})
+EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "fallback", "gradient", "gradient_tol", "gradient_steps"})
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class DEQOptions:
     solver: MethodName = "anderson"
     memory: int = 5
     beta: float = 1.0
-    max_iter: int = 50
+    max_iter: int = 30
     tol: float = 1e-6
+    fallback: Literal["none", "newton"] = "newton"
     gradient: GradientName = "exact"
     gradient_tol: float = 1e-6
     gradient_steps: int = 5
@@ -65,6 +66,7 @@ class DEQOptions:
             self.beta,
             self.max_iter,
             self.tol,
+            self.fallback,
             self.gradient,
             self.gradient_tol,
             self.gradient_steps,
@@ -77,6 +79,7 @@ class DEQOptions:
             self.beta,
             self.train_max_iter,
             self.train_tol,
+            "none",
             self.train_gradient,
             self.train_gradient_tol,
             self.gradient_steps,
@@ -109,8 +112,8 @@ class Stabilised(nn.Module):
 
     - `field`: F̂(z*) = Proj(F; z*) with F(z) = f(z, h) − z, Eq. 8 to the letter;
     - `step`: z* + F̂(z*), one step of the stabilised dynamics;
-    - `output`: Proj(f(z*, h); z*), the layer's output taken as the dynamics' value;
-    - `features`: Proj(f(z*, h); h), V taken at the extractor's features.
+    - `output`: Proj(z*; z*), the layer's output f(z*, h) = z* taken as the dynamics' value;
+    - `features`: Proj(z*; h), V taken at the extractor's features.
     """
 
     def __init__(self, lyapunov: Lyapunov, readout: Readout, alpha: float) -> None:
@@ -118,7 +121,7 @@ class Stabilised(nn.Module):
         self.lyapunov, self.readout, self.alpha = lyapunov, readout, alpha
 
     def forward(self, z: Tensor, residual: Tensor, h: Tensor) -> Tensor:
-        """Args: z = f(z*, h) with its gradient, (N, n); residual = F(z*), detached; h = features."""
+        """Args: z = z* with its gradient, (N, n); residual = F(z*), detached; h = features."""
         if self.readout == "output":
             return self.lyapunov.project(z, z, self.alpha)
         if self.readout == "features":

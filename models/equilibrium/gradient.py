@@ -1,6 +1,6 @@
 """The gradient of an equilibrium: a choice of its own, apart from the solver, present in `eval()` too.
 
-Every method returns a state with the value f(z*, h) and differs only in what backward does with it.
+Every method returns z* itself and differs only in what backward does with it.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,10 @@ class Cell(Protocol):
 def attach(
     cell: Cell, z_star: Tensor, h: Tensor, *, method: GradientName, tol: float, max_iter: int, steps: int, track: bool
 ) -> Tensor:
-    """f(z*, h), differentiable in h and in the cell's parameters.
+    """z*, differentiable in h and in the cell's parameters.
+
+    The value is z*, not f(z*, h): where f is expansive, one more application would magnify the
+    rounding that differs between batch sizes.
 
     Args:
         cell: the layer.
@@ -48,11 +51,13 @@ def attach(
     z_star = z_star.detach()
     value = cell(z_star, h, track)
     count(f_evaluations=len(h))
-    if not value.requires_grad or method == "one-step":
-        return value
+    if not value.requires_grad:
+        return z_star
+    if method == "one-step":
+        return _with_value(value, z_star)
     if method in ("phantom", "unrolled"):
         start = z_star if method == "phantom" else torch.zeros_like(z_star)
-        return _apply(cell, start, h, steps, value)
+        return _with_value(_apply(cell, start, h, steps), z_star)
     solve_adjoint = _exact(cell, z_star, h) if method == "exact" else _implicit(cell, z_star, h, tol, max_iter)
 
     def adjoint(gradient: Tensor) -> Tensor:
@@ -62,14 +67,19 @@ def attach(
         return solve_adjoint(gradient)
 
     value.register_hook(adjoint)
-    return value
+    return _with_value(value, z_star)
 
 
-def _apply(cell: Cell, z: Tensor, h: Tensor, steps: int, value: Tensor) -> Tensor:
+def _with_value(differentiable: Tensor, value: Tensor) -> Tensor:
+    """`value` to the bit (the added difference is zero), with the gradient of `differentiable`."""
+    return value + (differentiable - differentiable.detach())
+
+
+def _apply(cell: Cell, z: Tensor, h: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         z = cell(z, h)
     count(f_evaluations=steps * len(h))
-    return z + (value - z).detach()
+    return z
 
 
 def _exact(cell: Cell, z: Tensor, h: Tensor) -> Linear:

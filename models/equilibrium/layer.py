@@ -1,6 +1,7 @@
 """The equilibrium layer: a cell, how its fixed point is found, and how it is differentiated."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ class Solver:
     beta: float
     max_iter: int
     tol: float
+    fallback: Literal["none", "newton"]
     gradient: GradientName
     gradient_tol: float
     gradient_steps: int
@@ -30,7 +32,7 @@ class Equilibrium(nn.Module):
 
     In eval mode samples are solved independently of each other. In training batch statistics couple
     them: they are solved together, and one evaluation of f, at the fixed point, updates the running
-    statistics. The value is f(z*, h), one application beyond the state whose residual is reported.
+    statistics.
     """
 
     def __init__(self, cell: nn.Module, evaluation: Solver, training: Solver) -> None:
@@ -69,4 +71,19 @@ class Equilibrium(nn.Module):
                 return self._cell(z, h)
 
             return solve_together(coupled, z0, method, tol=settings.tol, max_iter=settings.max_iter)
-        return solve(self._cell, z0, h, method, tol=settings.tol, max_iter=settings.max_iter)
+        solution = solve(self._cell, z0, h, method, tol=settings.tol, max_iter=settings.max_iter)
+        failed = (solution.residual >= settings.tol).nonzero()[:, 0]
+        if settings.fallback == "none" or not len(failed):
+            return solution
+        return self._retry(solution, failed, h, settings)
+
+    def _retry(self, first: Solution, rows: Tensor, h: Tensor, settings: Solver) -> Solution:
+        """Newton from zero for the samples that did not converge; the better of the two answers counts."""
+        newton = make_method("newton", memory=1, beta=1.0, jacobian=self._cell.jacobian)
+        z0 = torch.zeros_like(h[rows])
+        second = solve(self._cell, z0, h[rows], newton, tol=settings.tol, max_iter=settings.max_iter)
+        better = second.residual < first.residual[rows]
+        taken = rows[better]
+        first.z[taken], first.residual[taken] = second.z[better], second.residual[better]
+        first.iterations[rows] += second.iterations
+        return first

@@ -28,7 +28,8 @@ class Anderson:
     With g = f(z) − z, γ = argmin ‖g − ΔG γ‖ over the last m differences and
     z ← z + βg − (ΔZ + βΔG) γ, which is Algorithm 1 with weights that sum to one. Columns of ΔG are
     scaled to unit length first: they shrink as the iteration converges, and float32 normal equations
-    of unscaled ones stall near 1e-5.
+    of unscaled ones stall near 1e-5. √(machine epsilon) on the diagonal costs no iterations and keeps
+    rounding, which differs between batch sizes, from growing along the way.
     """
 
     def __init__(self, memory: int, beta: float) -> None:
@@ -59,7 +60,7 @@ class Anderson:
         scale = dg.norm(dim=2, keepdim=True).clamp_min(info.tiny)
         unit = dg / scale
         gram = unit @ unit.mT
-        gram.diagonal(dim1=1, dim2=2).add_(10 * info.eps)
+        gram.diagonal(dim1=1, dim2=2).add_(info.eps**0.5)
         gamma = torch.linalg.solve_ex(gram, unit @ g[:, :, None])[0] / scale
         return z + self.beta * g - ((dz + self.beta * dg).mT @ gamma)[:, :, 0]
 
@@ -95,19 +96,33 @@ class Broyden:
 
 
 class Newton:
-    """Semismooth Newton on f(z) − z with the closed-form Jacobian; exact once the active set is right."""
+    """Semismooth Newton on f(z) − z, damped by pseudo-transient continuation, with the closed-form Jacobian.
+
+    Implicit Euler steps of ż = f(z) − z, whose length grows as the residual falls (switched evolution
+    relaxation, Kelley & Keyes 1998): early on it follows the flow to an equilibrium, where plain
+    Newton cycles between pieces of the piecewise linear f; in the end it is Newton, and exact.
+    """
 
     def __init__(self, jacobian: Jacobian) -> None:
         self.jacobian = jacobian
+        self.norm = self.length = torch.empty(0)
 
     def step(self, z: Tensor, fz: Tensor, h: Tensor) -> Tensor:
-        system = torch.eye(z.shape[1], dtype=z.dtype, device=z.device) - self.jacobian(z, h)
-        update, info = torch.linalg.solve_ex(system, fz - z)
-        # Where I − J is singular a plain iteration moves the sample on.
-        return z + torch.where((info == 0)[:, None], update, fz - z)
+        g = fz - z
+        norm = g.norm(dim=1).clamp_min(torch.finfo(z.dtype).tiny)
+        if not self.norm.numel():
+            self.norm, self.length = norm, torch.ones_like(norm)
+        self.length = (self.length * (self.norm / norm).clamp(0.1, 3)).clamp(1e-3, 1e12)
+        self.norm = norm
+        system = -self.jacobian(z, h)
+        system.diagonal(dim1=1, dim2=2).add_(1 + 1 / self.length[:, None])
+        update, info = torch.linalg.solve_ex(system, g)
+        # Where the system is singular a plain iteration moves the sample on.
+        return z + torch.where((info == 0)[:, None], update, g)
 
     def keep(self, rows: Tensor) -> None:
-        pass
+        if self.norm.numel():
+            self.norm, self.length = self.norm[rows], self.length[rows]
 
 
 def make_method(name: MethodName, *, memory: int, beta: float, jacobian: Jacobian | None) -> Method:

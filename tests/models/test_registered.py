@@ -1,0 +1,68 @@
+"""What holds for every registered model."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.data.load import Dataset
+from bench.registry import model
+from models.images import Images
+from tests.conftest import Trained
+
+NAMES = [entry.name for entry in model]
+BATCHES = (1, 7, 64, 256)
+
+
+@torch.no_grad()
+def spread(net: torch.nn.Module, x: Tensor) -> float:
+    """The largest change of a logit over batch sizes."""
+    results = [torch.cat([net(part) for part in x.split(n)]) for n in BATCHES]
+    return max(float((result - results[-1]).abs().max()) for result in results)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_do_not_depend_on_batch_mates(name: str, trained: Trained, images: tuple[Tensor, Tensor]) -> None:
+    net, x = trained(name), images[0]
+    assert len(x) > max(BATCHES)
+    assert spread(net, x) <= 1e-4
+    assert spread(copy.deepcopy(net).double(), x.double()) <= 1e-10
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_builds_for_every_image_size(name: str, shape: tuple[int, int, int]) -> None:
+    channels = shape[0]
+    statistics = (0.5,) * channels, (0.25,) * channels
+    for classes in (10, 100):
+        net = model[name].target(Images(shape, classes, *statistics), **model[name].resolve({})).eval()
+        assert net(torch.rand(2, *shape)).shape == (2, classes)
+
+
+def test_undefended_twin_is_the_same_extractor(digits: Dataset) -> None:
+    twin = model["fc-linear"].target(digits.images)
+    deq = model["deq"].target(digits.images, **model["deq"].resolve({}))
+    shapes = [tuple(p.shape) for p in twin.body[0].parameters()]
+    assert shapes == [tuple(p.shape) for p in deq.body.extractor.parameters()]
+
+
+def test_orthogonal_layer_is_orthogonal(trained: Trained) -> None:
+    for name in ("lyadeq", "deq-orth"):
+        weight = trained(name).body.orthogonal.weight
+        torch.testing.assert_close(weight.T @ weight, torch.eye(64), rtol=0, atol=1e-5)
+    weight = trained("lyadeq[orthogonality=classifier]").body.classifier.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(10), rtol=0, atol=1e-5)
+
+
+def test_resnet20_has_its_published_size() -> None:
+    images = Images((3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3)
+    count = sum(p.numel() for p in model["resnet20"].target(images).parameters())
+    assert round(count / 1e6, 2) == 0.27  # He et al. 2016, Table 6
+
+
+def test_diagnostics_are_per_image(trained: Trained, images: tuple[Tensor, Tensor]) -> None:
+    figures = trained("lyadeq").diagnostics(images[0][:9])
+    assert figures["residual"].shape == figures["iterations"].shape == (9,)
+    assert float(figures["residual"].max()) < 1e-6
+    assert trained("fc-linear").diagnostics(images[0][:9]) == {}
