@@ -6,18 +6,18 @@ from bench.errors import BenchError
 
 
 def parse_eps(text: str) -> Fraction:
-    """`2` and `2.5` mean /255; `8/255` is taken as written. The result lies in [0, 1].
+    """`2` and `2.5` mean /255; `8/255` and `2.5/255` are taken as written. The result lies in [0, 1].
 
     Raises BenchError for anything else.
     """
+    top, slash, bottom = text.partition("/")
     try:
-        value = Fraction(text.strip())
+        value = Fraction(top.strip()) / Fraction(bottom.strip() if slash else 255)
     except (ValueError, ZeroDivisionError):
         raise BenchError(f"--eps: '{text}' is not a number; write 8, 2.5 or 8/255 (all mean 255ths).") from None
-    eps = value if "/" in text else value / 255
-    if eps < 0 or eps > 1:
+    if value < 0 or value > 1:
         raise BenchError(f"--eps: '{text}' is outside 0 to 255 (the pixel range in 255ths).")
-    return eps
+    return value
 
 
 def show_eps(eps: Fraction) -> str:

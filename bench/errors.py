@@ -11,7 +11,10 @@ class BenchError(Exception):
 def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     """The error for a name that does not exist: a suggestion if one is close, else all there are."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    prefixes = [
+        other for other in names if len(other) > 2 and (name.startswith(other) or other.startswith(name or "\0"))
+    ]
+    close = prefixes[-1:] or get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return BenchError(f"unknown {kind} '{name}': {hint}There is: {', '.join(names) or 'none'}.")
 

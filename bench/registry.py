@@ -136,9 +136,10 @@ class Registry:
             traits: whatever else the harness reads for this kind.
         """
 
+        if not name or set(name) & set(",[]+ "):
+            raise BenchError(f"{self.kind} name '{name}' may not hold commas, brackets, plus or space.")
+
         def register(target: Target) -> Target:
-            if not name or set(name) & set(",[]+ "):
-                raise BenchError(f"{self.kind} name '{name}' may not hold commas, brackets, plus or space.")
             old = self._entries.get(name)
             if old and (old.target.__module__, old.target.__qualname__) != (
                 target.__module__,

@@ -14,6 +14,7 @@ from bench.names import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import Job, make_job
 from bench.training.loop import build_model, train
+from tests.bench.helpers import Inside
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 15
@@ -25,6 +26,11 @@ Trained = Callable[[str], nn.Module]
 def one_thread() -> None:
     """Small products are faster on one thread, and bits do not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Inside:
+    return Inside(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")
