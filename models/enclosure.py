@@ -74,7 +74,7 @@ def enclose(
         max_iter: its iterations at most.
 
     Returns:
-        Bounds of f(z), (N, n); infinite where no v was found, NaN where h is.
+        Bounds of f(z), (N, n); infinite or NaN where no v was found, which proves nothing.
     """
     h = torch.cat([injected.upper, injected.lower], 1)
     solution = solve(cell, torch.zeros_like(h), h, Anderson(memory=5, beta=1.0), tol=tol, max_iter=max_iter)
@@ -87,7 +87,7 @@ def enclose(
     return Bounds(lower, upper)
 
 
-def inverse_bound(cell: IntervalCell, like: Tensor, sweeps: int = 10_000) -> Tensor:
+def inverse_bound(cell: IntervalCell, like: Tensor, sweeps: int = 2_000) -> Tensor:
     """v > 0 with (I − (1 + γ)|W|)v ≥ 1, (1, n); infinite where the sweeps do not reach one.
 
     The Neumann series of (I − |W|)⁻¹1 is cut once the inequality holds by half, then scaled: what is used is

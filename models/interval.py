@@ -4,6 +4,7 @@ In training the bounds are plain and differentiable. For a certificate they run 
 widens them by `slack` times what it summed, which covers its rounding, and that of the model's own forward.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ def propagate(layer: nn.Module, bounds: Bounds, slack: float = 0.0) -> Bounds:
         return bounds.map(layer)
     if isinstance(layer, nn.AvgPool2d):
         pooled = bounds.map(layer)
-        return pooled.widened(16 * slack * layer(bounds.magnitude())) if slack else pooled
+        return pooled.widened(rounding(_cells(layer), slack) * layer(bounds.magnitude())) if slack else pooled
     raise TypeError(f"no interval bounds for a layer of type {type(layer).__name__}")
 
 
@@ -93,6 +94,10 @@ def worst_margins(head: nn.Linear, bounds: Bounds, y: Tensor, slack: float = 0.0
 def rounding(terms: int, slack: float) -> float:
     """Bound of the relative error of a sum of `terms` products, in any order, with room for the bounds' own."""
     return 2 * (terms + 4) * slack
+
+
+def _cells(pool: nn.AvgPool2d) -> int:
+    return int(pool.kernel_size) ** 2 if isinstance(pool.kernel_size, int) else math.prod(pool.kernel_size)
 
 
 def _affine(apply: Affine, weight: Tensor, bias: Tensor | None, bounds: Bounds, slack: float) -> Bounds:

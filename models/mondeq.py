@@ -172,6 +172,11 @@ class MonDEQ(Classifier):
 
         Computed in float64 with all rounding outward. The proof covers the model as it is evaluated: its
         arithmetic in its own type, and its solver's tolerance wherever the reported residual is within it.
+
+        Args:
+            x: images in [0, 1], (N, C, H, W).
+            y: labels, (N,).
+            eps: radius in units of the pixel range, one or (N,); below 0 raises ValueError.
         """
         margins = self._proven(x, eps, y)[1]
         return ((margins > 0) | nn.functional.one_hot(y, margins.shape[1]).bool()).all(1)
@@ -187,9 +192,12 @@ class MonDEQ(Classifier):
 
     @torch.no_grad()
     def _proven(self, x: Tensor, eps: Radius, y: Tensor) -> tuple[Bounds, Tensor]:
+        radius = torch.as_tensor(eps, dtype=torch.double, device=x.device).view(-1, 1, 1, 1)
+        if not bool((radius >= 0).all()):
+            raise ValueError(f"eps must be 0 or more, got {float(radius.min())}")
+        radius = radius + ATTACK_TOLERANCE
         exact = copy.deepcopy(self).double().eval()
         slack = torch.finfo(x.dtype).eps
-        radius = torch.as_tensor(eps, dtype=torch.double, device=x.device).view(-1, 1, 1, 1) + ATTACK_TOLERANCE
         ball = exact._ball(x.double(), radius)
         mean, std = exact.normalize.get_buffer("mean"), exact.normalize.get_buffer("std")
         state, features = exact.body.sound_bounds(ball.widened(rounding(2, slack) * (1 + mean) / std), slack)
