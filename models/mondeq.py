@@ -33,6 +33,8 @@ class MonDEQOptions(SolverOptions):
     m: float = 0.5
     rescale: bool = False
     gradient: GradientName = "implicit"
+    train_tol: float = 1e-5
+    train_gradient_tol: float = 1e-5
 
     def __post_init__(self) -> None:
         super().__post_init__()
