@@ -1,4 +1,8 @@
-"""Recipes: what one optimisation step minimises. A new one is one function here or in a plugin."""
+"""Recipes: what one optimisation step minimises. A new one is one function here or in a plugin.
+
+A recipe may be registered with `settings`, which stand in for those of [train] in bench.toml, and with a
+`schedule` of the rate. A model whose training is a recipe of its own names it as its trait `recipe`.
+"""
 
 import math
 from collections.abc import Callable
