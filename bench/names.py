@@ -23,13 +23,13 @@ class Spec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """An architecture and the recipe it was trained with; the recipe is `standard` where none is named."""
+    """An architecture and the recipe it was trained with; None: the architecture's own, for most `standard`."""
 
     architecture: Spec
-    recipe: Spec
+    recipe: Spec | None = None
 
     def __str__(self) -> str:
-        return str(self.architecture) if str(self.recipe) == "standard" else f"{self.architecture}+{self.recipe}"
+        return f"{self.architecture}+{self.recipe}" if self.recipe else str(self.architecture)
 
 
 def split_list(text: str) -> list[str]:
@@ -59,7 +59,7 @@ def parse_model(text: str) -> ModelSpec:
     parts = re.split(r"\+(?![^\[]*\])", text)
     if len(parts) > 2:
         raise BenchError(f"cannot read '{text}': one recipe at most, architecture+recipe.")
-    return ModelSpec(parse_spec(parts[0]), parse_spec(parts[1]) if len(parts) == 2 else Spec("standard"))
+    return ModelSpec(parse_spec(parts[0]), parse_spec(parts[1]) if len(parts) == 2 else None)
 
 
 def unique(names: Iterable[str]) -> list[str]:

@@ -9,9 +9,8 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from bench.registry import model
 from models.cell import ImplicitCell
-from models.equilibrium.gradient import GradientName
-from models.equilibrium.layer import Equilibrium, Solver
-from models.equilibrium.methods import MethodName
+from models.equilibrium.layer import Equilibrium
+from models.equilibrium.options import EVAL_OPTIONS, SolverOptions
 from models.extractors import ExtractorName, make_extractor, state_size
 from models.images import Classifier, Images
 from models.lyapunov import Lyapunov
@@ -19,71 +18,23 @@ from models.lyapunov import Lyapunov
 Readout = Literal["field", "step", "output", "features"]
 Orthogonal = Literal["none", "layer", "classifier"]
 
-# These leave trained weights as they are: changing one never trains anew.
-EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "fallback", "gradient", "gradient_tol", "gradient_steps"})
-
 
 @dataclass(frozen=True)
-class DEQOptions:
+class DEQOptions(SolverOptions):
     """Options of every DEQ; each is documented in bench.toml under [options.deq]."""
 
     features: ExtractorName = "auto"
     state: int = 0
     orthogonality: Orthogonal = "none"
-    solver: MethodName = "anderson"
-    memory: int = 5
-    beta: float = 1.0
-    max_iter: int = 30
-    tol: float = 1e-6
-    fallback: Literal["none", "newton"] = "newton"
-    gradient: GradientName = "exact"
-    gradient_tol: float = 1e-6
-    gradient_steps: int = 5
-    train_solver: MethodName = "anderson"
-    train_max_iter: int = 50
-    train_tol: float = 1e-3
-    train_gradient: GradientName = "implicit"
-    train_gradient_tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("memory", "max_iter", "gradient_steps", "train_max_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("tol", "gradient_tol", "train_tol", "train_gradient_tol", "beta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        super().__post_init__()
         if self.state < 0:
             raise ValueError(f"state must be 0 (the paper's size) or positive, got {self.state}")
         if self.train_solver == "newton" or self.train_gradient == "exact":
             raise ValueError(
                 "newton and exact need the Jacobian of one sample; batch statistics couple them in training"
             )
-
-    def evaluation(self) -> Solver:
-        return Solver(
-            self.solver,
-            self.memory,
-            self.beta,
-            self.max_iter,
-            self.tol,
-            self.fallback,
-            self.gradient,
-            self.gradient_tol,
-            self.gradient_steps,
-        )
-
-    def training(self) -> Solver:
-        return Solver(
-            self.train_solver,
-            self.memory,
-            self.beta,
-            self.train_max_iter,
-            self.train_tol,
-            "none",
-            self.train_gradient,
-            self.train_gradient_tol,
-            self.gradient_steps,
-        )
 
 
 @dataclass(frozen=True)

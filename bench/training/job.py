@@ -11,7 +11,7 @@ from typing import Any
 from bench.config import Config, Train
 from bench.data.load import Dataset
 from bench.errors import BenchError, unknown
-from bench.names import ModelSpec
+from bench.names import ModelSpec, Spec
 from bench.registry import Entry, model, recipe
 
 _SETTINGS: dict[str, type] = {
@@ -92,10 +92,11 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
         BenchError: unknown model, recipe or option, or a value that does not fit.
     """
     entry, options = resolve_model(spec, config)
-    how = recipe[spec.recipe.name]
-    settings = _settings(config.train, data.name, epochs)
+    named = spec.recipe or Spec(entry.traits.get("recipe", "standard"))
+    how = recipe[named.name]
+    settings = _settings(config.train, how, data.name, epochs)
     own: dict[str, str] = {}
-    for key, value in spec.recipe.options.items():
+    for key, value in named.options.items():
         if key in _SETTINGS:
             settings[key] = _convert(key, value)
         elif key in how.defaults():
@@ -131,16 +132,18 @@ def _check_group(group: str, options: Mapping[str, Any]) -> None:
             raise BenchError(f"bench.toml [options.{group}]: {unknown('key', option, shared)}")
 
 
-def _settings(train: Train, dataset: str, epochs: int | None) -> dict[str, Any]:
+def _settings(train: Train, how: Entry, dataset: str, epochs: int | None) -> dict[str, Any]:
     fallback = train.epochs.get("default", 50)
-    return {
-        "epochs": epochs if epochs is not None else train.epochs.get(dataset, fallback),
+    settings = {
+        "epochs": train.epochs.get(dataset, fallback),
         "batch_size": train.batch_size,
         "lr": train.lr,
         "betas": list(train.betas),
         "grad_clip": train.grad_clip,
         "augment": train.augment,
+        **how.traits.get("settings", {}),
     }
+    return settings if epochs is None else {**settings, "epochs": epochs}
 
 
 def _convert(key: str, value: str) -> Any:

@@ -28,7 +28,7 @@ from bench.report.statistics import wilson
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
 from bench.training.job import Job
-from bench.training.recipes import Moment
+from bench.training.recipes import Moment, Schedule, cosine
 
 LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "seconds")
 
@@ -125,8 +125,8 @@ class _Run:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
-        moment = Moment(self.step / self.steps, generator)
         logits: list[Tensor] = []
+        moment = Moment(self.step / self.steps, generator, logits)
         hook = self.model.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach()))
         try:
             loss = self.job.recipe.target(self.model, x, y, moment, **self.job.recipe_options)
@@ -146,7 +146,8 @@ class _Run:
         self.correct += int((logits[-1].argmax(1) == y).sum())
 
     def _rate(self) -> float:
-        return float(self.job.settings["lr"]) * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        schedule: Schedule = self.job.recipe.traits.get("schedule", cosine)
+        return float(self.job.settings["lr"]) * schedule(self.step, self.steps)
 
     def _end_epoch(self, epoch: int) -> None:
         held_out = accuracy(self.model, self.data.x_held_out, self.data.y_held_out, self.device)

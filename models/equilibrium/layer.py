@@ -11,6 +11,8 @@ from models.equilibrium.gradient import Cell, GradientName, attach
 from models.equilibrium.methods import MethodName, make_method
 from models.equilibrium.solve import Solution, solve, solve_together
 
+FallbackName = Literal["none", "newton"]
+
 
 @dataclass(frozen=True)
 class Solver:
@@ -21,7 +23,7 @@ class Solver:
     beta: float
     max_iter: int
     tol: float
-    fallback: Literal["none", "newton"]
+    fallback: FallbackName
     gradient: GradientName
     gradient_tol: float
     gradient_steps: int
