@@ -48,6 +48,7 @@ class Train(_Strict):
     betas: tuple[float, float]
     grad_clip: float = Field(ge=0)
     augment: bool
+    autocast: bool
     save_seconds: float = Field(ge=0)
     threads: int = Field(ge=0)
 

@@ -18,6 +18,7 @@ from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
 from bench.store import Store
 from bench.training.checkpoint import load_weights
 from bench.training.loop import build_model, threads, training_threads
+from bench.training.recipes import Moment
 
 PROBE = 4  # images that the attack is run on to count its forwards and backwards
 
@@ -105,14 +106,14 @@ def _unit_seconds(model: nn.Module, data: Dataset, batch: int, device: torch.dev
 
 def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.device, count: int) -> float:
     assert row.job is not None
-    settings = row.job.settings
+    settings, how, options = row.job.settings, row.job.recipe, row.job.recipe_options
     batch = min(settings["batch_size"], len(data.x_train))
     x, y = as_pixels(data.x_train[:batch]).to(device), data.y_train[:batch].to(device)
     model.train()
 
     def step() -> None:
         model.zero_grad()
-        functional.cross_entropy(model(x), y).backward()
+        how.target(model, x, y, Moment(0.5, torch.Generator().manual_seed(0)), **options).backward()
 
     with threads(count):
         seconds = _median_seconds(step, device)

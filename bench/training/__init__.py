@@ -1,5 +1,5 @@
 """How models are trained. Importing this registers the built-in recipes."""
 
-from bench.training import recipes
+from bench.training import adversarial, recipes
 
-__all__ = ["recipes"]
+__all__ = ["adversarial", "recipes"]

@@ -20,6 +20,7 @@ _SETTINGS: dict[str, type] = {
     "lr": float,
     "grad_clip": float,
     "augment": bool,
+    "autocast": bool,
 }
 
 
@@ -31,7 +32,7 @@ class Job:
         label: how the user calls it, e.g. `lyadeq[readout=step]`.
         architecture, options: the registered model and all its options.
         recipe, recipe_options: likewise.
-        settings: epochs, batch_size, lr, betas, grad_clip, augment.
+        settings: epochs, batch_size, lr, betas, grad_clip, augment, autocast.
         seed: training seed.
     """
 
@@ -60,6 +61,14 @@ class Job:
             "train_data": self.train_hash,
             "seed": self.seed,
         }
+
+    def training_options(self) -> dict[str, Any]:
+        """The options to train with: those of evaluation at their defaults.
+
+        Recipes may run the model in eval mode; weights must not depend on what their identity leaves out.
+        """
+        defaults = self.architecture.defaults()
+        return {k: defaults[k] if k in self.architecture.eval_options else v for k, v in self.options.items()}
 
     def digest(self) -> str:
         return hashlib.sha256(canonical(self.identity()).encode()).hexdigest()
@@ -140,6 +149,7 @@ def _settings(train: Train, dataset: str, epochs: int | None) -> dict[str, Any]:
         "betas": list(train.betas),
         "grad_clip": train.grad_clip,
         "augment": train.augment,
+        "autocast": train.autocast,
     }
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class _Run:
     def __init__(self, job: Job, data: Dataset, path: Path, device: torch.device, save_seconds: float) -> None:
         self.job, self.data, self.path, self.device = job, data, path, device
         self.save_seconds, settings = save_seconds, job.settings
-        self.model = build_model(job, data).to(device)
+        self.model = build_model(replace(job, options=job.training_options()), data).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings["lr"], betas=tuple(settings["betas"]))
         self.batch = min(settings["batch_size"], len(data.x_train))
         self.per_epoch = len(data.x_train) // self.batch
@@ -129,7 +130,11 @@ class _Run:
         logits: list[Tensor] = []
         hook = self.model.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach()))
         try:
-            loss = self.job.recipe.target(self.model, x, y, moment, **self.job.recipe_options)
+            # Autocast's cache of weights would hand those cast under no_grad, without a gradient, to the next forward.
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.job.settings["autocast"], cache_enabled=False
+            ):
+                loss = self.job.recipe.target(self.model, x, y, moment, **self.job.recipe_options)
         finally:
             hook.remove()
         if not bool(loss.isfinite()):

@@ -11,7 +11,13 @@ from bench.registry import recipe
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training stands: `done` in [0, 1] of all steps, and this step's own random generator (CPU)."""
+    """Where training stands.
+
+    Attributes:
+        done: share of all steps, in [0, 1].
+        generator: this step's own random numbers (CPU). A recipe that draws from nothing else gives
+            the same weights when training is resumed.
+    """
 
     done: float
     generator: torch.Generator
@@ -20,4 +26,4 @@ class Moment:
 @recipe("standard")
 def standard(model: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
     """Cross-entropy on clean images (Section 5.2.1)."""
-    return functional.cross_entropy(model(x), y)
+    return functional.cross_entropy(model(x).float(), y)
