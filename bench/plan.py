@@ -114,7 +114,7 @@ def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> 
 
 def is_pretrained(job: Job) -> bool:
     """Whether the model's factory brings its weights along, so that no recipe is run."""
-    return bool(job.architecture.traits.get("pretrained"))
+    return job.pretrained
 
 
 def trained(job: Job, checkpoints: Path) -> bool:

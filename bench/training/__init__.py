@@ -1,5 +1,5 @@
 """How models are trained. Importing this registers the built-in recipes."""
 
-from bench.training import adversarial, recipes
+from bench.training import adversarial, recipes, robust_dataset
 
-__all__ = ["adversarial", "recipes"]
+__all__ = ["adversarial", "recipes", "robust_dataset"]

@@ -4,14 +4,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.config import Config, Train
 from bench.data.load import Dataset
 from bench.errors import BenchError, unknown
-from bench.names import ModelSpec
+from bench.names import ModelSpec, parse_model
 from bench.registry import Entry, model, recipe
 
 _SETTINGS: dict[str, type] = {
@@ -34,6 +34,7 @@ class Job:
         recipe, recipe_options: likewise.
         settings: epochs, batch_size, lr, betas, grad_clip, augment, autocast.
         seed: training seed.
+        sources: by option of the recipe, the jobs of models it is made from.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Job:
     dataset: str
     train_hash: str
     seed: int
+    sources: Mapping[str, "Job"] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """What the weights depend on; evaluation options do not enter."""
@@ -60,7 +62,13 @@ class Job:
             "dataset": self.dataset,
             "train_data": self.train_hash,
             "seed": self.seed,
+            **({"sources": {k: job.identity() for k, job in self.sources.items()}} if self.sources else {}),
         }
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights come with the model, so that no recipe is run."""
+        return bool(self.architecture.traits.get("pretrained"))
 
     def training_options(self) -> dict[str, Any]:
         """The options to train with: those of evaluation at their defaults.
@@ -111,7 +119,10 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
             own[key] = value
         else:
             raise unknown(f"option of recipe '{how.name}'", key, [*_SETTINGS, *how.defaults()])
-    return Job(str(spec), entry, options, how, how.resolve(own), settings, data.name, data.train_hash, seed)
+    resolved = how.resolve(own)
+    named = {option: parse_model(resolved[option]) for option in how.traits.get("sources", ())}
+    sources = {option: make_job(source, data, config, seed, epochs) for option, source in named.items()}
+    return Job(str(spec), entry, options, how, resolved, settings, data.name, data.train_hash, seed, sources)
 
 
 def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any]]:

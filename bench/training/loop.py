@@ -9,7 +9,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,10 @@ def train(job: Job, data: Dataset, folder: Path, device: torch.device, config: T
     with FileLock(path.with_suffix(".lock")):
         if not (path.exists() and card_path(path).exists()):
             make_exact()
-            run = _Run(job, data, path, device, config.save_seconds)
+            prepare, notes = job.recipe.traits.get("prepare"), {}
+            if prepare:
+                data, notes = prepare(job, data, folder, device, config)
+            run = _Run(job, data, path, device, config.save_seconds, notes)
             with threads(config.threads or training_threads(run.model)):
                 run.finish()
     return path
@@ -83,8 +86,17 @@ def threads(count: int) -> Iterator[None]:
 class _Run:
     """One training run in progress."""
 
-    def __init__(self, job: Job, data: Dataset, path: Path, device: torch.device, save_seconds: float) -> None:
+    def __init__(
+        self,
+        job: Job,
+        data: Dataset,
+        path: Path,
+        device: torch.device,
+        save_seconds: float,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.job, self.data, self.path, self.device = job, data, path, device
+        self.notes = {"training_set": dict(notes)} if notes else {}
         self.save_seconds, settings = save_seconds, job.settings
         self.model = build_model(replace(job, options=job.training_options()), data).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings["lr"], betas=tuple(settings["betas"]))
@@ -130,7 +142,7 @@ class _Run:
         logits: list[Tensor] = []
         hook = self.model.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach()))
         try:
-            # Autocast's cache of weights would hand those cast under no_grad, without a gradient, to the next forward.
+            # Older torch's cache of weights hands those cast under no_grad, without a gradient, to the next forward.
             with torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.job.settings["autocast"], cache_enabled=False
             ):
@@ -196,6 +208,7 @@ class _Run:
         clean = accuracy(self.model, self.data.x_test, self.data.y_test, self.device)
         return {
             **self.job.identity(),
+            **self.notes,
             "label": self.job.label,
             "weights": digest,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),

@@ -1,4 +1,11 @@
-"""Recipes: what one optimisation step minimises. A new one is one function here or in a plugin."""
+"""Recipes: what one optimisation step minimises. A new one is one function here or in a plugin.
+
+Traits of a recipe that the harness reads:
+
+- `prepare(job, data, folder, device, train_settings) -> (data, notes)`: called before training; what
+  it returns is trained on, and the notes stand in the card under `training_set`;
+- `sources`: names of options that hold a model's name; `prepare` finds their jobs in `job.sources`.
+"""
 
 from dataclasses import dataclass
 
