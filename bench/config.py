@@ -54,10 +54,13 @@ class Train(_Strict):
 
 
 class UserModel(_Strict):
-    """[models.NAME]: an architecture under a name of its own."""
+    """[models.NAME]: an architecture under a name of its own, and weights trained elsewhere if it has them."""
 
     arch: str
     options: dict[str, Any] = {}
+    checkpoint: Path | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
 
 class UserDataset(_Strict):

@@ -92,7 +92,7 @@ def print_names(kind: str, config: Config) -> None:
         typer.echo("torchattacks:NAME  every attack class of torchattacks, e.g. torchattacks:MIFGSM[steps=20]")
     if kind == "models":
         for name, user in config.models.items():
-            typer.echo(f"{name}  bench.toml: {user.arch} {user.options}")
+            typer.echo(f"{name}  bench.toml: {user.arch} {user.options} {user.checkpoint or ''}".rstrip())
         _print_checkpoints(config.paths.checkpoints)
     if kind == "datasets":
         for name, declared in config.datasets.items():

@@ -13,6 +13,7 @@ from bench.data.load import Dataset
 from bench.errors import BenchError, unknown
 from bench.names import ModelSpec, parse_model
 from bench.registry import Entry, model, recipe
+from bench.training.foreign import Foreign, declared_checkpoint
 
 _SETTINGS: dict[str, type] = {
     "epochs": int,
@@ -34,6 +35,7 @@ class Job:
         recipe, recipe_options: likewise.
         settings: epochs, batch_size, lr, betas, grad_clip, augment, autocast.
         seed: training seed.
+        foreign: weights trained elsewhere; then nothing is trained.
         sources: by option of the recipe, the jobs of models it is made from.
     """
 
@@ -46,6 +48,7 @@ class Job:
     dataset: str
     train_hash: str
     seed: int
+    foreign: Foreign | None = None
     sources: Mapping[str, "Job"] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
@@ -62,13 +65,14 @@ class Job:
             "dataset": self.dataset,
             "train_data": self.train_hash,
             "seed": self.seed,
+            **({"foreign": self.foreign.identity()} if self.foreign else {}),
             **({"sources": {k: job.identity() for k, job in self.sources.items()}} if self.sources else {}),
         }
 
     @property
     def pretrained(self) -> bool:
         """Whether the weights come with the model, so that no recipe is run."""
-        return bool(self.architecture.traits.get("pretrained"))
+        return self.foreign is not None or bool(self.architecture.traits.get("pretrained"))
 
     def training_options(self) -> dict[str, Any]:
         """The options to train with: those of evaluation at their defaults.
@@ -110,6 +114,10 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     """
     entry, options = resolve_model(spec, config)
     how = recipe[spec.recipe.name]
+    name = spec.architecture.name
+    foreign = declared_checkpoint(name, config.models.get(name), data.images)
+    if foreign and str(spec.recipe) != "standard":
+        raise BenchError(f"model '{name}' comes with its weights from bench.toml; it takes no recipe '{spec.recipe}'.")
     settings = _settings(config.train, data.name, epochs)
     own: dict[str, str] = {}
     for key, value in spec.recipe.options.items():
@@ -122,7 +130,7 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     resolved = how.resolve(own)
     named = {option: parse_model(resolved[option]) for option in how.traits.get("sources", ())}
     sources = {option: make_job(source, data, config, seed, epochs) for option, source in named.items()}
-    return Job(str(spec), entry, options, how, resolved, settings, data.name, data.train_hash, seed, sources)
+    return Job(str(spec), entry, options, how, resolved, settings, data.name, data.train_hash, seed, foreign, sources)
 
 
 def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any]]:

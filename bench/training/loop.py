@@ -28,6 +28,7 @@ from bench.progress import progress
 from bench.report.statistics import wilson
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
+from bench.training.foreign import fill_foreign
 from bench.training.job import Job
 from bench.training.recipes import Moment
 
@@ -35,12 +36,15 @@ LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "sec
 
 
 def build_model(job: Job, data: Dataset) -> nn.Module:
-    """The architecture with its initial weights, which the training seed determines."""
+    """The architecture with its initial weights, which the training seed determines, or those it comes with."""
+    images = job.foreign.images(data.images) if job.foreign else data.images
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(job.seed, "weights"))
-        model = job.architecture.target(data.images, **job.options)
+        model = job.architecture.target(images, **job.options)
     if not isinstance(model, nn.Module):
         raise BenchError(f"model '{job.architecture.name}': its factory returned {type(model).__name__}, not a Module.")
+    if job.foreign:
+        fill_foreign(model, job.foreign, job.architecture)
     return model
 
 
