@@ -41,7 +41,7 @@ def run_attack(
             the tolerance of 1e-6 is not touched.
     """
     _check_inputs(x, y, eps, pixel_space)
-    with _frozen(model):
+    with frozen(model):
         adversarial = search(model, x.clone(), y.clone(), eps.clone(), draws).detach()
     _check_output(search, x, adversarial, eps, pixel_space)
     return adversarial
@@ -53,7 +53,7 @@ def linf(x: Tensor, adversarial: Tensor) -> Tensor:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Eval mode, no parameter gradients, and afterwards everything as it was."""
     modes = {module: module.training for module in model.modules()}
     wants = {parameter: parameter.requires_grad for parameter in model.parameters()}

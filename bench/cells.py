@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from bench.epsilon import show_eps
+from bench.training.foreign import Foreign
 from bench.training.job import canonical, slug
 
 SHARD = 250  # examples; cut at fixed offsets of the test set, never from --examples
@@ -21,6 +22,7 @@ class Source:
         architecture, options: registered name and all resolved options.
         checkpoint: path of the weights.
         train_seed: which seed they were trained with.
+        foreign: weights trained elsewhere, in place of a checkpoint of ours.
     """
 
     label: str
@@ -28,6 +30,7 @@ class Source:
     options: dict[str, Any]
     checkpoint: str
     train_seed: int
+    foreign: Foreign | None = None
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,19 @@ class Train(_Strict):
     betas: tuple[float, float]
     grad_clip: float = Field(ge=0)
     augment: bool
+    autocast: bool
     save_seconds: float = Field(ge=0)
     threads: int = Field(ge=0)
 
 
 class UserModel(_Strict):
-    """[models.NAME]: an architecture under a name of its own."""
+    """[models.NAME]: an architecture under a name of its own, and weights trained elsewhere if it has them."""
 
     arch: str
     options: dict[str, Any] = {}
+    checkpoint: Path | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
 
 class UserDataset(_Strict):

@@ -54,9 +54,8 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     count = config.train.threads or training_threads(model)
     training = 0.0 if ready else _training_seconds(row, data, model, device, count)
     if ready:
-        path = row.job.checkpoint(config.paths.checkpoints)
-        if path.exists():
-            load_weights(path, model)
+        if not row.job.pretrained:
+            load_weights(row.job.checkpoint(config.paths.checkpoints), model)
         add_cells(row, matrix, config, device.type)
     model.eval()
     n = min(config.run.examples or len(data.x_test), len(data.x_test))
@@ -113,7 +112,7 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
 
     def step() -> None:
         model.zero_grad()
-        moment = Moment(0.5, torch.Generator())
+        moment = Moment(0.5, torch.Generator().manual_seed(0))
         job.recipe.target(model, x, y, moment, **job.recipe_options).backward()
 
     with threads(count):

@@ -1,4 +1,7 @@
-"""The grammar of names: `lyadeq[readout=step,tol=1e-6]+trades[beta=3]`, and comma lists of them."""
+"""The grammar of names: `lyadeq[readout=step,tol=1e-6]+trades[beta=3]`, and comma lists of them.
+
+An option may hold such a name itself: `deq+robust-dataset[source=resnet20+pgd-at[eps=0.1]]`.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.errors import BenchError
 
-_PART = re.compile(r"(?P<name>[^\[\]+,=\s]+)(?:\[(?P<options>[^\[\]]*)\])?")
+_PART = re.compile(r"(?P<name>[^\[\]+,=\s]+)(?:\[(?P<options>.*)\])?")
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,7 @@ class ModelSpec:
 
 def split_list(text: str) -> list[str]:
     """Split on the commas outside brackets; empty parts vanish."""
-    parts = re.split(r",(?![^\[]*\])", text)
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in _split(text, ",") if part.strip()]
 
 
 def parse_spec(text: str) -> Spec:
@@ -44,7 +46,7 @@ def parse_spec(text: str) -> Spec:
     if not match:
         raise BenchError(f"cannot read '{text}': write name or name[option=value,…].")
     options = {}
-    for item in filter(None, (match["options"] or "").split(",")):
+    for item in filter(None, _split(match["options"] or "", ",")):
         key, equals, value = item.partition("=")
         if not equals or not key.strip():
             raise BenchError(f"cannot read '{item}' in '{text}': write option=value.")
@@ -56,10 +58,26 @@ def parse_spec(text: str) -> Spec:
 
 def parse_model(text: str) -> ModelSpec:
     """`architecture[…]` or `architecture[…]+recipe[…]`."""
-    parts = re.split(r"\+(?![^\[]*\])", text)
+    parts = _split(text, "+")
     if len(parts) > 2:
         raise BenchError(f"cannot read '{text}': one recipe at most, architecture+recipe.")
     return ModelSpec(parse_spec(parts[0]), parse_spec(parts[1]) if len(parts) == 2 else None)
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split where the separator stands outside brackets. Raises BenchError where brackets do not match."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += {"[": 1, "]": -1}.get(sign, 0)
+        if depth < 0:
+            break
+        if sign == separator and not depth:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    if depth:
+        raise BenchError(f"cannot read '{text}': its brackets do not match.")
+    return parts
 
 
 def unique(names: Iterable[str]) -> list[str]:

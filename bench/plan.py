@@ -113,14 +113,16 @@ def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> 
 
 
 def is_pretrained(job: Job) -> bool:
-    """Whether the model's factory brings its weights along, so that no recipe is run."""
-    return bool(job.architecture.traits.get("pretrained"))
+    """Whether the model's weights come with it, so that no recipe is run."""
+    return job.pretrained
 
 
 def trained(job: Job, checkpoints: Path) -> bool:
     """Whether nothing has to be trained for this job."""
+    if is_pretrained(job):
+        return True
     path = job.checkpoint(checkpoints)
-    return is_pretrained(job) or (path.exists() and card_path(path).exists())
+    return path.exists() and card_path(path).exists()
 
 
 def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
@@ -129,13 +131,14 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
     job, data = row.job, matrix.data[row.dataset]
     source, weights = _source(row, job, data, config.paths.checkpoints)
     how = protocol[config.run.protocol]
+    images = job.foreign.images(data.images) if job.foreign else data.images
     for plan in matrix.attacks:
         identity = cell_identity(
             architecture=job.architecture.name,
             implementation=job.architecture.implementation(),
             options=dict(job.options),
             weights=weights,
-            normalisation={"mean": data.images.mean, "std": data.images.std},
+            normalisation={"mean": images.mean, "std": images.std},
             dataset=data.name,
             test_hash=data.test_hash,
             protocol=how.name,
@@ -168,9 +171,10 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
 def _source(row: Row, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
     source = Source(row.label, job.architecture.name, dict(job.options), "", job.seed)
     if is_pretrained(job):
-        return source, weights_hash(build_model(job, data).state_dict())
+        weights = weights_hash(build_model(job, data).state_dict())
+        return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)
-    weights = read_json(card_path(path)).get("weights")
-    if not isinstance(weights, str):
+    named = read_json(card_path(path)).get("weights")
+    if not isinstance(named, str):
         raise BenchError(f"card {card_path(path)} names no weights; delete it and its checkpoint and train again.")
-    return replace(source, checkpoint=str(path)), weights
+    return replace(source, checkpoint=str(path)), named

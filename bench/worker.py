@@ -24,6 +24,7 @@ from bench.plugins import load_plugins
 from bench.registry import attack, model
 from bench.store import Store
 from bench.training.checkpoint import load_weights
+from bench.training.foreign import fill_foreign
 
 State = Literal["done", "busy", "failed"]
 
@@ -130,11 +131,15 @@ _models: dict[tuple[str, str, str], nn.Module] = {}
 
 def load_model(source: Source, data: Dataset, device: str) -> nn.Module:
     """The trained model in eval mode on `device`; the last one is kept."""
-    key = (f"{source.architecture}{sorted(source.options.items())}", source.checkpoint, f"{data.test_hash}{device}")
+    weights = f"{source.checkpoint}{source.foreign}"
+    key = (f"{source.architecture}{sorted(source.options.items())}", weights, f"{data.test_hash}{device}")
     if key not in _models:
         _models.clear()
-        net = model[source.architecture].target(data.images, **source.options)
-        if source.checkpoint:
+        entry, foreign = model[source.architecture], source.foreign
+        net = entry.target(foreign.images(data.images) if foreign else data.images, **source.options)
+        if foreign:
+            fill_foreign(net, foreign, entry)
+        elif source.checkpoint:
             load_weights(Path(source.checkpoint), net)
         _models[key] = net.to(device).eval()
     return _models[key]

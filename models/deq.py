@@ -14,6 +14,7 @@ from models.equilibrium.options import EVAL_OPTIONS, SolverOptions
 from models.extractors import ExtractorName, make_extractor, state_size
 from models.images import Classifier, Images
 from models.lyapunov import Lyapunov
+from models.precision import full_precision
 
 Readout = Literal["field", "step", "output", "features"]
 Orthogonal = Literal["none", "layer", "classifier"]
@@ -108,11 +109,11 @@ class DEQBody(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """The features behind the orthogonal layer, (N, n): what Fig. 3 shows."""
-        h = self.extractor(x)
-        z = self.equilibrium(h)
-        if self.stabilised is not None:
-            z = self.stabilised(z, self._field(z, h), h)
-        return cast(Tensor, self.orthogonal(z))
+        with full_precision(self.extractor(x)) as h:
+            z = self.equilibrium(h)
+            if self.stabilised is not None:
+                z = self.stabilised(z, self._field(z, h), h)
+            return cast(Tensor, self.orthogonal(z))
 
     def diagnostics(self, x: Tensor) -> dict[str, Tensor]:
         """Solver residual and iterations per image, (N,)."""

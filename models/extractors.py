@@ -6,7 +6,8 @@ from torch import nn
 
 from bench.registry import model
 from models.images import Classifier, Images
-from models.resnet import WIDTH, ResNetFeatures
+from models.naming import resnet_key
+from models.resnet import WIDTH, ResNetFeatures, Shortcut
 
 ExtractorName = Literal["auto", "fc", "resnet20"]
 
@@ -20,7 +21,11 @@ def make_extractor(images: Images, name: ExtractorName, features: int) -> nn.Mod
     channels, height, width = images.shape
     if name == "fc" or (name == "auto" and channels == 1):
         return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, features))
-    resnet = ResNetFeatures(channels, depth=20)
+    return _resnet20_features(channels, features)
+
+
+def _resnet20_features(channels: int, features: int, shortcut: Shortcut = "pad") -> nn.Module:
+    resnet = ResNetFeatures(channels, 20, shortcut)
     return resnet if features == WIDTH else nn.Sequential(resnet, nn.Linear(WIDTH, features))
 
 
@@ -38,10 +43,9 @@ def fc_linear(images: Images) -> nn.Module:
     )
 
 
-@model("resnet20", twin_of="resnet20")
-def resnet20(images: Images) -> nn.Module:
+@model("resnet20", twin_of="resnet20", rename=resnet_key(blocks_per_stage=3))
+def resnet20(images: Images, *, shortcut: Shortcut = "pad") -> nn.Module:
     """CIFAR ResNet-20, the undefended twin of the ResNet-20 extractor."""
     features = state_size(images)
-    return Classifier(
-        images, nn.Sequential(make_extractor(images, "resnet20", features), nn.Linear(features, images.classes))
-    )
+    extractor = _resnet20_features(images.shape[0], features, shortcut)
+    return Classifier(images, nn.Sequential(extractor, nn.Linear(features, images.classes)))

@@ -92,7 +92,7 @@ def print_names(kind: str, config: Config) -> None:
         typer.echo("torchattacks:NAME  every attack class of torchattacks, e.g. torchattacks:MIFGSM[steps=20]")
     if kind == "models":
         for name, user in config.models.items():
-            typer.echo(f"{name}  bench.toml: {user.arch} {user.options}")
+            typer.echo(f"{name}  bench.toml: {user.arch} {user.options} {user.checkpoint or ''}".rstrip())
         _print_checkpoints(config.paths.checkpoints)
     if kind == "datasets":
         for name, declared in config.datasets.items():
@@ -101,7 +101,7 @@ def print_names(kind: str, config: Config) -> None:
 
 def _print_checkpoints(folder: Path) -> None:
     table = []
-    for path in sorted(folder.glob("*/*.json")):
+    for path in map(card_path, sorted(folder.glob("*/*.safetensors"))):
         try:
             card = read_json(path)
             table.append([card["dataset"], card["label"], card["seed"], *_quality(card), path.with_suffix("").name])
@@ -115,7 +115,8 @@ def _print_checkpoints(folder: Path) -> None:
 def _quality(card: dict[str, Any]) -> Sequence[str]:
     low, high = card["clean_interval"]
     share = f"{100 * card['clean_accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}] n={card['clean_n']}"
-    return str(card["settings"]["epochs"]), share
+    reduced = card.get("training_set", {}).get("reduced")
+    return str(card["settings"]["epochs"]), share + (f" (reduced training set: {reduced})" if reduced else "")
 
 
 def _minutes(seconds: float) -> str:

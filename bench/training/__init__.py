@@ -1,5 +1,5 @@
 """How models are trained. Importing this registers the built-in recipes."""
 
-from bench.training import ibp, recipes
+from bench.training import adversarial, ibp, recipes, robust_dataset
 
-__all__ = ["ibp", "recipes"]
+__all__ = ["adversarial", "ibp", "recipes", "robust_dataset"]

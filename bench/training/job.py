@@ -4,15 +4,16 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.config import Config, Train
 from bench.data.load import Dataset
 from bench.errors import BenchError, unknown
-from bench.names import ModelSpec, Spec
+from bench.names import ModelSpec, Spec, parse_model
 from bench.registry import Entry, model, recipe
+from bench.training.foreign import Foreign, declared_checkpoint
 
 _SETTINGS: dict[str, type] = {
     "epochs": int,
@@ -20,6 +21,7 @@ _SETTINGS: dict[str, type] = {
     "lr": float,
     "grad_clip": float,
     "augment": bool,
+    "autocast": bool,
 }
 
 
@@ -31,8 +33,10 @@ class Job:
         label: how the user calls it, e.g. `lyadeq[readout=step]`.
         architecture, options: the registered model and all its options.
         recipe, recipe_options: likewise.
-        settings: epochs, batch_size, lr, betas, grad_clip, augment.
+        settings: epochs, batch_size, lr, betas, grad_clip, augment, autocast.
         seed: training seed.
+        foreign: weights trained elsewhere; then nothing is trained.
+        sources: by option of the recipe, the jobs of models it is made from.
     """
 
     label: str
@@ -44,6 +48,8 @@ class Job:
     dataset: str
     train_hash: str
     seed: int
+    foreign: Foreign | None = None
+    sources: Mapping[str, "Job"] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """What the weights depend on; evaluation options do not enter."""
@@ -59,7 +65,22 @@ class Job:
             "dataset": self.dataset,
             "train_data": self.train_hash,
             "seed": self.seed,
+            **({"foreign": self.foreign.identity()} if self.foreign else {}),
+            **({"sources": {k: job.identity() for k, job in self.sources.items()}} if self.sources else {}),
         }
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the weights come with the model, so that no recipe is run."""
+        return self.foreign is not None or bool(self.architecture.traits.get("pretrained"))
+
+    def training_options(self) -> dict[str, Any]:
+        """The options to train with: those of evaluation at their defaults.
+
+        Recipes may run the model in eval mode; weights must not depend on what their identity leaves out.
+        """
+        defaults = self.architecture.defaults()
+        return {k: defaults[k] if k in self.architecture.eval_options else v for k, v in self.options.items()}
 
     def digest(self) -> str:
         return hashlib.sha256(canonical(self.identity()).encode()).hexdigest()
@@ -92,6 +113,10 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
         BenchError: unknown model, recipe or option, or a value that does not fit.
     """
     entry, options = resolve_model(spec, config)
+    name = spec.architecture.name
+    foreign = declared_checkpoint(name, config.models.get(name), data.images)
+    if foreign and spec.recipe:
+        raise BenchError(f"model '{name}' comes with its weights from bench.toml; it takes no recipe '{spec.recipe}'.")
     named = spec.recipe or Spec(entry.traits.get("recipe", "standard"))
     how = recipe[named.name]
     settings = _settings(config.train, how, data.name, epochs)
@@ -103,7 +128,10 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
             own[key] = value
         else:
             raise unknown(f"option of recipe '{how.name}'", key, [*_SETTINGS, *how.defaults()])
-    return Job(str(spec), entry, options, how, how.resolve(own), settings, data.name, data.train_hash, seed)
+    resolved = how.resolve(own)
+    needed = {option: parse_model(resolved[option]) for option in how.traits.get("sources", ())}
+    sources = {option: make_job(source, data, config, seed, epochs) for option, source in needed.items()}
+    return Job(str(spec), entry, options, how, resolved, settings, data.name, data.train_hash, seed, foreign, sources)
 
 
 def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any]]:
@@ -141,6 +169,7 @@ def _settings(train: Train, how: Entry, dataset: str, epochs: int | None) -> dic
         "betas": list(train.betas),
         "grad_clip": train.grad_clip,
         "augment": train.augment,
+        "autocast": train.autocast,
         **how.traits.get("settings", {}),
     }
     return settings if epochs is None else {**settings, "epochs": epochs}

@@ -9,8 +9,9 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from bench.progress import progress
 from bench.report.statistics import wilson
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
+from bench.training.foreign import fill_foreign
 from bench.training.job import Job
 from bench.training.recipes import Moment, Schedule, cosine
 
@@ -34,12 +36,15 @@ LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "sec
 
 
 def build_model(job: Job, data: Dataset) -> nn.Module:
-    """The architecture with its initial weights, which the training seed determines."""
+    """The architecture with its initial weights, which the training seed determines, or those it comes with."""
+    images = job.foreign.images(data.images) if job.foreign else data.images
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(job.seed, "weights"))
-        model = job.architecture.target(data.images, **job.options)
+        model = job.architecture.target(images, **job.options)
     if not isinstance(model, nn.Module):
         raise BenchError(f"model '{job.architecture.name}': its factory returned {type(model).__name__}, not a Module.")
+    if job.foreign:
+        fill_foreign(model, job.foreign, job.architecture)
     return model
 
 
@@ -56,7 +61,10 @@ def train(job: Job, data: Dataset, folder: Path, device: torch.device, config: T
     with FileLock(path.with_suffix(".lock")):
         if not (path.exists() and card_path(path).exists()):
             make_exact()
-            run = _Run(job, data, path, device, config.save_seconds)
+            prepare, notes = job.recipe.traits.get("prepare"), {}
+            if prepare:
+                data, notes = prepare(job, data, folder, device, config)
+            run = _Run(job, data, path, device, config.save_seconds, notes)
             with threads(config.threads or training_threads(run.model)):
                 run.finish()
     return path
@@ -82,10 +90,19 @@ def threads(count: int) -> Iterator[None]:
 class _Run:
     """One training run in progress."""
 
-    def __init__(self, job: Job, data: Dataset, path: Path, device: torch.device, save_seconds: float) -> None:
+    def __init__(
+        self,
+        job: Job,
+        data: Dataset,
+        path: Path,
+        device: torch.device,
+        save_seconds: float,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
         self.job, self.data, self.path, self.device = job, data, path, device
+        self.notes = {"training_set": dict(notes)} if notes else {}
         self.save_seconds, settings = save_seconds, job.settings
-        self.model = build_model(job, data).to(device)
+        self.model = build_model(replace(job, options=job.training_options()), data).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings["lr"], betas=tuple(settings["betas"]))
         self.batch = min(settings["batch_size"], len(data.x_train))
         self.per_epoch = len(data.x_train) // self.batch
@@ -129,7 +146,11 @@ class _Run:
         moment = Moment(self.step / self.steps, generator, logits)
         hook = self.model.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach()))
         try:
-            loss = self.job.recipe.target(self.model, x, y, moment, **self.job.recipe_options)
+            # Older torch's cache of weights hands those cast under no_grad, without a gradient, to the next forward.
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.job.settings["autocast"], cache_enabled=False
+            ):
+                loss = self.job.recipe.target(self.model, x, y, moment, **self.job.recipe_options)
         finally:
             hook.remove()
         if not bool(loss.isfinite()):
@@ -192,6 +213,7 @@ class _Run:
         clean = accuracy(self.model, self.data.x_test, self.data.y_test, self.device)
         return {
             **self.job.identity(),
+            **self.notes,
             "label": self.job.label,
             "weights": digest,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),

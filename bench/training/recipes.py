@@ -1,7 +1,14 @@
 """Recipes: what one optimisation step minimises. A new one is one function here or in a plugin.
 
-A recipe may be registered with `settings`, which stand in for those of [train] in bench.toml, and with a
-`schedule` of the rate. A model whose training is a recipe of its own names it as its trait `recipe`.
+Traits of a recipe that the harness reads:
+
+- `settings`: stand in for those of [train] in bench.toml;
+- `schedule`: of the learning rate;
+- `prepare(job, data, folder, device, train_settings) -> (data, notes)`: called before training; what
+   it returns is trained on, and the notes stand in the card under `training_set`;
+- `sources`: names of options that hold a model's name; `prepare` finds their jobs in `job.sources`.
+
+A model whose training is a recipe of its own names it as its trait `recipe`.
 """
 
 import math
@@ -21,7 +28,8 @@ class Moment:
 
     Attributes:
         done: share of all steps, in [0, 1).
-        generator: this step's own random generator (CPU).
+        generator: this step's own random numbers (CPU). A recipe that draws from nothing else gives
+            the same weights when training is resumed.
         logits: the log's training accuracy is that of the last entry. Every forward of the model appends its
             output; a recipe that gets logits in another way appends them itself.
     """
@@ -43,4 +51,4 @@ def cosine(step: int, steps: int) -> float:
 @recipe("standard")
 def standard(model: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
     """Cross-entropy on clean images (Section 5.2.1)."""
-    return functional.cross_entropy(model(x), y)
+    return functional.cross_entropy(model(x).float(), y)

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.counting import count
 from models.equilibrium.methods import Anderson
 from models.equilibrium.solve import solve_together
+from models.precision import full_precision
 
 GradientName = Literal["exact", "implicit", "unrolled", "phantom", "one-step"]
 Linear = Callable[[Tensor], Tensor]
@@ -64,7 +65,9 @@ def attach(
         if torch.is_grad_enabled():
             raise RuntimeError(f"gradient={method} has no second derivative; use gradient=unrolled for create_graph")
         count(vjps=len(gradient))
-        return solve_adjoint(gradient)
+        # An attack inside a recipe differentiates while the recipe's autocast is on.
+        with full_precision(gradient) as exact:
+            return solve_adjoint(exact)
 
     value.register_hook(adjoint)
     return _with_value(value, z_star)

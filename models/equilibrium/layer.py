@@ -10,6 +10,7 @@ from models.counting import count
 from models.equilibrium.gradient import Cell, GradientName, attach
 from models.equilibrium.methods import MethodName, make_method
 from models.equilibrium.solve import Solution, solve, solve_together
+from models.precision import full_precision
 
 FallbackName = Literal["none", "newton"]
 
@@ -48,16 +49,17 @@ class Equilibrium(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         settings = self.settings[self.training]
-        return attach(
-            self._cell,
-            self.solve(h).z,
-            h,
-            method=settings.gradient,
-            tol=settings.gradient_tol,
-            max_iter=settings.max_iter,
-            steps=settings.gradient_steps,
-            track=self.training,
-        )
+        with full_precision(h) as inputs:
+            return attach(
+                self._cell,
+                self.solve(inputs).z,
+                inputs,
+                method=settings.gradient,
+                tol=settings.gradient_tol,
+                max_iter=settings.max_iter,
+                steps=settings.gradient_steps,
+                track=self.training,
+            )
 
     def solve(self, h: Tensor) -> Solution:
         """The fixed point for h, detached, with its residual and iteration count per sample."""

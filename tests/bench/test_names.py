@@ -23,9 +23,9 @@ def test_lists_split_outside_brackets() -> None:
 def test_model_names() -> None:
     spec = parse_model("lyadeq[tol=1e-6,readout=step]+trades[beta=3]")
     assert spec.architecture.name == "lyadeq" and spec.architecture.options == {"tol": "1e-6", "readout": "step"}
-    assert spec.recipe.name == "trades" and spec.recipe.options == {"beta": "3"}
+    assert spec.recipe and spec.recipe.name == "trades" and spec.recipe.options == {"beta": "3"}
     assert str(spec) == "lyadeq[readout=step,tol=1e-6]+trades[beta=3]"  # one spelling
-    assert str(parse_model("deq+standard")) == "deq"
+    assert parse_model("deq").recipe is None and str(parse_model("deq")) == "deq"
 
 
 @pytest.mark.parametrize("text", ["a[b", "a]", "a[b]", "a[b=1,b=2]", "a b", "", "a+b+c", "[x=1]"])
