@@ -63,11 +63,3 @@ def test_adversarial_training_beats_standard_under_attack(
     clean, robust = measure(f"{architecture}+{RECIPES[recipe]}")
     assert robust.interval[0] > plain.interval[1]
     assert clean.percent > 85
-
-
-@pytest.mark.slow
-def test_a_robust_data_set_passes_robustness_on(measure: Callable[[str], tuple[Share, Share]]) -> None:
-    """Standard training on it is more robust than standard training: the finding of Ilyas et al."""
-    _, plain = measure("resnet20")
-    _, robust = measure(f"resnet20+robust-dataset[source=resnet20+{RECIPES['pgd-at']},steps=300]")
-    assert robust.interval[0] > plain.interval[1]
