@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.cli.app import main
+from bench.registry import attack, dataset, model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +40,9 @@ class Inside:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
+        for registry in (model, attack, dataset):
+            len(list(registry))  # the built-in ones are there before the copy is made
+            monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
     def __call__(self, folder: Path, *arguments: str, code: int = 0) -> Done:
         """Run `bench …` with one worker and expect an exit code."""
