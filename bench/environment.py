@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def git_state() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
 
 
+@cache
 def describe() -> dict[str, Any]:
-    """Versions, commit, platform, for manifests and cards."""
+    """Versions, commit, platform, for manifests and cards; looked at once a process."""
     return {
         "bench": __version__,
         "python": platform.python_version(),

@@ -1,1 +1,1 @@
-"""What is printed of the store: rows, statistics, tables."""
+"""What is printed of the store: rows and tables."""

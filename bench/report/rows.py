@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.cells import Cell
 from bench.outcomes import Budget, Outcomes
-from bench.report.statistics import wilson
+from bench.statistics import wilson
 from bench.store import Store
 
 

@@ -25,7 +25,7 @@ from bench.environment import describe, make_exact
 from bench.errors import BenchError
 from bench.files import write_atomically, write_json
 from bench.progress import progress
-from bench.report.statistics import wilson
+from bench.statistics import wilson
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
 from bench.training.foreign import fill_foreign

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.report.rows import Line, Share
-from bench.report.statistics import Z95, wilson
 from bench.report.table import render
+from bench.statistics import Z95, wilson
 
 EPS = [Fraction(2, 255), Fraction(8, 255)]
 

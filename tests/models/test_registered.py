@@ -12,22 +12,42 @@ from models.images import Images
 from tests.conftest import Trained
 
 NAMES = [entry.name for entry in model]
+# 36 million parameters in float64: a minute or more on one core.
+NAMES_WRN_SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "wrn-28-10" else name for name in NAMES]
 BATCHES = (1, 7, 64, 256)
+
+
+LARGE = {"resnet56", "vgg16", "wrn-28-10"}  # too slow to train here: random weights, fitting running statistics
+
+
+def ready(name: str, trained: Trained, digits: Dataset) -> torch.nn.Module:
+    if name not in LARGE:
+        return trained(name)
+    torch.manual_seed(0)
+    net = model[name].target(digits.images, **model[name].resolve({})).train()
+    for _ in range(3):
+        net(torch.rand(8, *digits.images.shape))
+    return net.eval()
 
 
 @torch.no_grad()
 def spread(net: torch.nn.Module, x: Tensor) -> float:
     """The largest change of a logit over batch sizes."""
-    results = [torch.cat([net(part) for part in x.split(n)]) for n in BATCHES]
-    return max(float((result - results[-1]).abs().max()) for result in results)
+    reference = torch.cat([net(part) for part in x.split(max(BATCHES))])
+    results = [torch.cat([net(part) for part in x[: max(64, 2 * n)].split(n)]) for n in BATCHES]
+    return max(float((result - reference[: len(result)]).abs().max()) for result in results)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_logits_do_not_depend_on_batch_mates(name: str, trained: Trained, images: tuple[Tensor, Tensor]) -> None:
-    net, x = trained(name), images[0]
-    assert len(x) > max(BATCHES)
-    assert spread(net, x) <= 1e-4
-    assert spread(copy.deepcopy(net).double(), x.double()) <= 1e-10
+@pytest.mark.parametrize("name", NAMES_WRN_SLOW)
+def test_logits_do_not_depend_on_batch_mates(
+    name: str, trained: Trained, digits: Dataset, images: tuple[Tensor, Tensor]
+) -> None:
+    net, x = ready(name, trained, digits), images[0]
+    x = x[: max(BATCHES)] if name in LARGE else x
+    assert len(x) >= max(BATCHES)
+    scale = float(net(x).abs().max().clamp_min(1)) if name in LARGE else 1.0  # logits of random weights are large
+    assert spread(net, x) <= 1e-4 * scale
+    assert spread(copy.deepcopy(net).double(), x.double()) <= 1e-10 * scale
 
 
 @pytest.mark.parametrize("name", NAMES)
