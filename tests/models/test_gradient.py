@@ -13,16 +13,16 @@ from tests.conftest import Trained
 
 VARIANTS = ["deq", "deq-orth", "lyadeq", "lyadeq-no-orth"]
 READOUTS = [f"lyadeq[readout={name}]" for name in ("step", "output", "features")]
-WANTED = 32
+PROBED, WANTED = 100, 32  # images tried, and images needed that cross no kink
 
 
 def exact_twin(net: nn.Module, **changes: object) -> nn.Module:
-    """A float64 copy whose fixed point is solved to 1e-13, with the given solver settings."""
+    """A float64 copy whose fixed point is solved by Newton, to 1e-12 or better, with the given solver settings."""
     twin = copy.deepcopy(net).double().eval()
     for layer in twin.modules():
         if isinstance(layer, Equilibrium):
-            layer.settings[False] = replace(layer.settings[False], tol=1e-13, max_iter=300, gradient_tol=1e-12)
-            layer.settings[False] = replace(layer.settings[False], **changes)
+            exact = {"method": "newton", "tol": 1e-12, "max_iter": 30, "gradient_tol": 1e-12}
+            layer.settings[False] = replace(layer.settings[False], **{**exact, **changes})
     return twin
 
 
@@ -56,7 +56,7 @@ def worst_error(net: nn.Module, x: Tensor, y: Tensor, direction: Tensor, slope: 
 @pytest.mark.parametrize("name", VARIANTS + READOUTS)
 def test_agrees_with_central_differences(name: str, trained: Trained, images: tuple[Tensor, Tensor]) -> None:
     net = trained(name)
-    probe = smooth_directions(exact_twin(net), images[0].double(), images[1])
+    probe = smooth_directions(exact_twin(net), images[0][:PROBED].double(), images[1][:PROBED])
     assert len(probe[0]) >= WANTED
     assert worst_error(exact_twin(net, gradient="exact"), *probe) < 1e-5
     assert worst_error(exact_twin(net, gradient="implicit"), *probe) < 1e-5
@@ -66,13 +66,13 @@ def test_agrees_with_central_differences(name: str, trained: Trained, images: tu
 
 def test_unrolled_and_phantom_approach_the_exact_gradient(trained: Trained, images: tuple[Tensor, Tensor]) -> None:
     net = trained("deq")
-    x = images[0].double()
+    x, y = images[0][:PROBED].double(), images[1][:PROBED]
     twin = exact_twin(net)
     h = twin.body.extractor(twin.normalize(x))
     jacobian = twin.body.equilibrium.cell.jacobian(twin.body.equilibrium.solve(h).z, h)
     # Plain iteration converges where the spectral radius is below one, and only there.
     contracting = torch.linalg.eigvals(jacobian).abs().amax(1) < 0.8
-    probe = smooth_directions(twin, x[contracting], images[1][contracting])
+    probe = smooth_directions(twin, x[contracting], y[contracting])
     assert len(probe[0]) >= WANTED
     for method in ("unrolled", "phantom"):
         short, long = (worst_error(exact_twin(net, gradient=method, gradient_steps=k), *probe) for k in (2, 200))
