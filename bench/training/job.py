@@ -53,7 +53,8 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What the weights depend on; evaluation options do not enter."""
-        kept = {k: v for k, v in self.options.items() if k not in self.architecture.eval_options}
+        options = self.architecture.keyed(self.options)
+        kept = {k: v for k, v in options.items() if k not in self.architecture.eval_options}
         return {
             "architecture": self.architecture.name,
             "implementation": self.architecture.implementation(),
@@ -138,9 +139,9 @@ def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any
     """The architecture and all its options: defaults, then [options.GROUP], then [models.NAME], then the brackets."""
     name, given = spec.architecture.name, dict(spec.architecture.options)
     declared = config.models.get(name)
-    entry = model[declared.arch if declared else name] if declared or name in model or ":" in name else None
+    entry = model[declared.arch if declared else name] if declared or name in model else None
     if entry is None:
-        raise unknown("model", name, [*(e.name for e in model), *config.models])
+        raise unknown("model", name, [*model.names(), *config.models])
     grouped = config.options.get(entry.group, {}) if entry.group else {}
     _check_group(entry.group, grouped)
     applicable = {k: v for k, v in grouped.items() if k in entry.defaults()}
