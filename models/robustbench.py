@@ -80,7 +80,7 @@ def _build(name: str, dataset: str, threat: str, folder: Path) -> nn.Module:
     if isinstance(ids, str):
         files = {place / f"{name}.pt": ids}
     else:  # an ensemble, or one whose weights timm keeps
-        files = {place / f"{name}_m{i}.pt": each for i, each in enumerate(ids or ())}
+        files = {place / f"{name}.pt_m{i}.pt": each for i, each in enumerate(ids or ())}  # its own spelling
     contents = [_fetch(name, path, each, utils) for path, each in files.items()]
     try:
         # RobustBench reads the files once more, by now known to hold no code, and knows every model's own keys.

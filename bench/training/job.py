@@ -116,8 +116,9 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     entry, options = resolve_model(spec, config)
     name = spec.architecture.name
     foreign = declared_checkpoint(name, config.models.get(name), data.images)
-    if foreign and spec.recipe:
-        raise BenchError(f"model '{name}' comes with its weights from bench.toml; it takes no recipe '{spec.recipe}'.")
+    if spec.recipe and (foreign or entry.traits.get("pretrained")):
+        where = " from bench.toml" if foreign else ""
+        raise BenchError(f"model '{name}' comes with its weights{where}; it takes no recipe '{spec.recipe}'.")
     named = spec.recipe or Spec(entry.traits.get("recipe", "standard"))
     how = recipe[named.name]
     settings = _settings(config.train, how, data.name, epochs)
