@@ -35,10 +35,10 @@ def _points(name: str, config: Config) -> Iterator[Point]:
         yield from model_points(name, config)
     elif architecture in dataset or architecture in config.datasets:
         yield from dataset_points(name, config)
-    elif architecture in attack or ":" in architecture:
+    elif architecture in attack:
         yield from attack_points(parse_spec(name))
     else:
-        every = [entry.name for registry in (model, attack, dataset) for entry in registry]
+        every = [name for registry in (model, attack, dataset) for name in registry.names()]
         raise unknown("model, attack or data set", name, every)
 
 

@@ -1,23 +1,13 @@
 """`bench doctor`: what this environment has, and the traps it may hold."""
 
-import hashlib
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, entry_points
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Literal
+from importlib.metadata import entry_points
 
 import torch
 
 from bench.environment import describe
 from bench.plugins import GROUP
-
-State = Literal["ok", "note", "FAIL"]
-
-REPAIR = (
-    "pip install --force-reinstall --no-deps robustbench (after torchattacks, whose wheel carries a stale copy of it)"
-)
+from models.robustbench_package import State, robustbench_installation
 
 
 @dataclass(frozen=True)
@@ -40,49 +30,9 @@ def examine() -> list[Finding]:
             found.append(Finding("ok", f"{name} {version}"))
         else:
             found.append(Finding("note" if optional else "FAIL", f"{name} is not installed"))
-    found += [_device(), _torch_pair(), robustbench_state()]
+    found += [_device(), _torch_pair(), Finding(*robustbench_installation())]
     found += [Finding("ok", f"plugin {point.name} = {point.value}") for point in entry_points(group=GROUP)]
     return found
-
-
-def robustbench_state() -> Finding:
-    """Whether `robustbench` is itself, absent, or torchattacks' stale copy."""
-    stale = _ships_robustbench()
-    try:
-        real = distribution("robustbench")
-    except PackageNotFoundError:
-        if find_spec("robustbench") is None:
-            return Finding("note", "robustbench is absent: its model zoo cannot be used; nothing else needs it")
-        return Finding(
-            "note", f"`import robustbench` gives torchattacks' stale copy, not the package; for the model zoo: {REPAIR}"
-        )
-    changed = _changed(real)
-    if changed and stale:
-        return Finding(
-            "FAIL", f"robustbench is overwritten by torchattacks' stale copy ({changed[0]} differs): {REPAIR}"
-        )
-    return Finding("ok", "robustbench's files are its own")
-
-
-def _ships_robustbench() -> bool:
-    try:
-        files = distribution("torchattacks").files or []
-    except PackageNotFoundError:
-        return False
-    return any(file.parts[0] == "robustbench" for file in files)
-
-
-def _changed(real: Distribution) -> list[str]:
-    """Files of a distribution whose content is not what it installed."""
-    changed = []
-    for file in real.files or []:
-        path = Path(str(file.locate()))
-        if file.suffix != ".py" or file.hash is None or not path.exists():
-            continue
-        digest = hashlib.new(file.hash.mode, path.read_bytes()).digest()
-        if urlsafe_b64encode(digest).rstrip(b"=").decode() != file.hash.value:
-            changed.append(str(file))
-    return changed
 
 
 def _device() -> Finding:

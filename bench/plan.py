@@ -125,6 +125,16 @@ def trained(job: Job, checkpoints: Path) -> bool:
     return path.exists() and card_path(path).exists()
 
 
+def add_stored_cells(matrix: Matrix, config: Config, device: str) -> None:
+    """Fill in the cells of every row whose weights are there; what keeps a row from it becomes its failure."""
+    for row in matrix.rows:
+        if row.job is not None and not row.failure and trained(row.job, config.paths.checkpoints):
+            try:
+                add_cells(row, matrix, config, device)
+            except BenchError as error:
+                row.failure = str(error)
+
+
 def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
     """Fill in the cells of a row whose weights are there."""
     assert row.job is not None
@@ -136,7 +146,7 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
         identity = cell_identity(
             architecture=job.architecture.name,
             implementation=job.architecture.implementation(),
-            options=dict(job.options),
+            options=job.architecture.keyed(job.options),
             weights=weights,
             normalisation={"mean": images.mean, "std": images.std},
             dataset=data.name,

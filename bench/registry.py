@@ -73,6 +73,10 @@ class Entry:
                 raise BenchError(f"{self.kind} '{self.name}': {error}.") from error
         return resolved
 
+    def keyed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that results are keyed by: without those (trait `places`) that say where a file lies."""
+        return {name: value for name, value in options.items() if name not in self.traits.get("places", ())}
+
     def implementation(self) -> str:
         """The version that keys results; for a plugin also the hash of the file that defines it."""
         if self.is_builtin:
@@ -161,16 +165,23 @@ class Registry:
         if colon and prefix in self._namespaces:
             return self._namespaces[prefix](rest)
         if name not in self._entries:
-            raise unknown(self.kind, name, [*self._entries, *(f"{p}:NAME" for p in self._namespaces)])
+            raise unknown(self.kind, name, self.names())
         return self._entries[name]
+
+    def names(self) -> list[str]:
+        """Everything that can be asked for, a namespace as `prefix:NAME`."""
+        self._load()
+        return [*sorted(self._entries), *(f"{prefix}:NAME" for prefix in self._namespaces)]
 
     def __iter__(self) -> Iterator[Entry]:
         self._load()
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def __contains__(self, name: object) -> bool:
+        """Whether there is such a name; within a namespace, looking it up tells."""
         self._load()
-        return name in self._entries
+        prefix, colon, _ = str(name).partition(":")
+        return name in self._entries or (bool(colon) and prefix in self._namespaces)
 
     def _load(self) -> None:
         importlib.import_module(self._builtins)

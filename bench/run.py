@@ -15,7 +15,7 @@ from bench.cells import Cell
 from bench.config import Config
 from bench.environment import pick_device
 from bench.errors import BenchError, first_line
-from bench.plan import Matrix, Row, add_cells, trained
+from bench.plan import Matrix, Row, add_stored_cells, trained
 from bench.progress import Progress, progress, say
 from bench.store import Store
 from bench.training.loop import threads, train
@@ -62,12 +62,7 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     device = pick_device(config.run.device)
     store = Store(config.paths.store)
     train_missing(matrix, config, device, not no_train, debug)
-    for row in matrix.rows:
-        if row.job is not None and not row.failure:
-            try:
-                add_cells(row, matrix, config, device.type)
-            except BenchError as error:
-                row.failure = str(error)
+    add_stored_cells(matrix, config, device.type)
     examples = config.run.examples
     setting = make_setting(config, device, debug)
     tasks = [(row, cell, shard) for row in matrix.rows for cell in row.cells for shard in store.missing(cell, examples)]

@@ -167,13 +167,11 @@ def table(
     )
     from bench.cli.output import print_table
     from bench.environment import pick_device
-    from bench.plan import add_cells, plan_matrix, trained
+    from bench.plan import add_stored_cells, plan_matrix
     from bench.store import Store
 
     matrix = plan_matrix(merged, epochs, failures)
-    for row in matrix.rows:
-        if row.job is not None and trained(row.job, merged.paths.checkpoints):
-            add_cells(row, matrix, merged, pick_device(merged.run.device).type)
+    add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
     print_table(matrix, Store(merged.paths.store), merged, format)
     _fail([], failures)
 

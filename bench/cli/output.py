@@ -91,6 +91,7 @@ def print_names(kind: str, config: Config) -> None:
     if kind == "attacks":
         typer.echo("torchattacks:NAME  every attack class of torchattacks, e.g. torchattacks:MIFGSM[steps=20]")
     if kind == "models":
+        typer.echo("robustbench:NAME  every CIFAR model of RobustBench's zoo, e.g. robustbench:Carmon2019Unlabeled")
         for name, user in config.models.items():
             typer.echo(f"{name}  bench.toml: {user.arch} {user.options} {user.checkpoint or ''}".rstrip())
         _print_checkpoints(config.paths.checkpoints)

@@ -1,24 +1,19 @@
 """Checkpoints trained elsewhere: read without running their code, under our names, behind their own normalisation."""
 
 import hashlib
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.config import UserModel
-from bench.errors import BenchError, first_line
+from bench.errors import BenchError
 from bench.registry import Entry
 from bench.training.checkpoint import fit_state, weights_hash
 from models.images import Images
+from models.tensors import read_tensors
 
 SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
 _NESTS = ("state_dict", "model_state_dict", "model", "net")
@@ -95,7 +90,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         BenchError: a damaged file, one that holds code, or one without a state_dict.
     """
-    content = _read(path)
+    content = read_tensors(path)
     while isinstance(content, Mapping) and any(isinstance(content.get(key), Mapping) for key in _NESTS):
         content = next(content[key] for key in _NESTS if isinstance(content.get(key), Mapping))
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
@@ -104,25 +99,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     while prefix := next((p for p in _WRAPPERS if all(key.startswith(p) for key in state)), ""):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle protocol it may not know; what it cannot read it refuses
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:
-        asks = re.search(r"GLOBAL (\S+)", str(error))
-        raise BenchError(
-            f"checkpoint {path} is refused: {f'it asks for {asks[1]}' if asks else 'it is no plain file of tensors'}, "
-            "and unpickling more than tensors could run code. Save its state_dict alone."
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise BenchError(
-            f"checkpoint {path} is truncated or damaged ({first_line(error)}); get it or save it again."
-        ) from error
 
 
 def _in_our_names(state: dict[str, Tensor], model: nn.Module, entry: Entry) -> dict[str, Tensor]:

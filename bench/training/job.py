@@ -53,7 +53,8 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What the weights depend on; evaluation options do not enter."""
-        kept = {k: v for k, v in self.options.items() if k not in self.architecture.eval_options}
+        options = self.architecture.keyed(self.options)
+        kept = {k: v for k, v in options.items() if k not in self.architecture.eval_options}
         return {
             "architecture": self.architecture.name,
             "implementation": self.architecture.implementation(),
@@ -115,8 +116,9 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     entry, options = resolve_model(spec, config)
     name = spec.architecture.name
     foreign = declared_checkpoint(name, config.models.get(name), data.images)
-    if foreign and spec.recipe:
-        raise BenchError(f"model '{name}' comes with its weights from bench.toml; it takes no recipe '{spec.recipe}'.")
+    if spec.recipe and (foreign or entry.traits.get("pretrained")):
+        where = " from bench.toml" if foreign else ""
+        raise BenchError(f"model '{name}' comes with its weights{where}; it takes no recipe '{spec.recipe}'.")
     named = spec.recipe or Spec(entry.traits.get("recipe", "standard"))
     how = recipe[named.name]
     settings = _settings(config.train, how, data.name, epochs)
@@ -138,9 +140,9 @@ def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any
     """The architecture and all its options: defaults, then [options.GROUP], then [models.NAME], then the brackets."""
     name, given = spec.architecture.name, dict(spec.architecture.options)
     declared = config.models.get(name)
-    entry = model[declared.arch if declared else name] if declared or name in model or ":" in name else None
+    entry = model[declared.arch if declared else name] if declared or name in model else None
     if entry is None:
-        raise unknown("model", name, [*(e.name for e in model), *config.models])
+        raise unknown("model", name, [*model.names(), *config.models])
     grouped = config.options.get(entry.group, {}) if entry.group else {}
     _check_group(entry.group, grouped)
     applicable = {k: v for k, v in grouped.items() if k in entry.defaults()}

@@ -215,38 +215,13 @@ def test_doctor_and_lists(tmp_path: Path, inside: Inside) -> None:
     assert "torchattacks" in inside(tmp_path, "doctor").stdout
     for kind, name in [
         ("models", "lyadeq-no-orth"),
+        ("models", "robustbench:NAME"),
         ("attacks", "torchattacks:NAME"),
         ("datasets", "svhn"),
         ("protocols", "paper"),
         ("recipes", "standard"),
     ]:
         assert name in inside(tmp_path, "list", kind).stdout
-
-
-def test_doctor_tells_a_clobbered_robustbench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from bench import doctor
-
-    class Installed:
-        """A distribution whose one file is not what was installed."""
-
-        def __init__(self) -> None:
-            from importlib.metadata import FileHash, PackagePath
-
-            path = tmp_path / "robustbench" / "__init__.py"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text("stale = True\n")
-            file = PackagePath("robustbench/__init__.py")
-            file.hash, file.size, file.dist = FileHash("sha256=" + "A" * 43), 1, self
-            self.files = [file]
-
-        def locate_file(self, path: object) -> Path:
-            return tmp_path / str(path)
-
-    monkeypatch.setattr(doctor, "_ships_robustbench", lambda: True)
-    monkeypatch.setattr(doctor, "distribution", lambda name: Installed())
-    finding = doctor.robustbench_state()
-    assert finding.state == "FAIL" and "robustbench/__init__.py differs" in finding.what
-    assert "pip install --force-reinstall --no-deps robustbench" in finding.what
 
 
 def test_table_of_an_empty_store_says_so_and_computes_nothing(tmp_path: Path, inside: Inside) -> None:
