@@ -80,6 +80,12 @@ def _stage(name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, 
     # It seeds torch's global generator: every attack, and every radius, starts from the batch's seed.
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
         classes = model(x[:1]).shape[1]
+        if classes < 4 and "apgd-t" in options.attacks.split("+"):
+            # Said by every stage: whether one is reached depends on what those before it broke.
+            raise ContractError(
+                f"AutoAttack's apgd-t takes the four largest logits, and there are {classes} classes: "
+                "leave it out with autoattack[attacks=apgd-ce+fab-t+square]"
+            )
         # pyautoattack takes one radius a call.
         for radius in eps.unique().tolist():
             rows = eps == radius
@@ -98,11 +104,6 @@ def _apgd_ce(model: nn.Module, classes: int, options: Options, common: dict[str,
 def _apgd_t(model: nn.Module, classes: int, options: Options, common: dict[str, Any]) -> Callable[..., Tensor]:
     from pyautoattack.autopgd_base import APGDAttack_targeted
 
-    if classes < 4:
-        raise ContractError(
-            f"AutoAttack's apgd-t takes the four largest logits, and there are {classes} classes: "
-            "leave it out with autoattack[attacks=apgd-ce+fab-t+square]"
-        )
     targets = min(options.targets, classes - 1)
     return APGDAttack_targeted(
         model, n_iter=options.iterations, n_target_classes=targets, logger=_SILENT, **common

@@ -57,6 +57,9 @@ class Forget:
         return None
 
 
+FORGET = Forget()
+
+
 class Counted(nn.Module):
     """A model that counts its forwards and backwards, and checks its logits' shape."""
 
@@ -89,7 +92,7 @@ def evaluate(
     draws: Callable[[Sequence[int]], Draws],
     batch: int,
     space: Space = "pixel",
-    keep: Keep | None = None,
+    keep: Keep = FORGET,
 ) -> tuple[Outcomes, Budget]:
     """Outcomes of consecutive test examples, in order, and the budget they took.
 
@@ -112,7 +115,7 @@ def evaluate(
     Raises:
         BenchError: the model cannot be attacked in this space.
     """
-    victim, keep = in_space(model, space), keep or Forget()
+    victim = in_space(model, space)
     budget, earlier = Budget(), Budget()
     counted = Counted(victim.model, budget, classes).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
