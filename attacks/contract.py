@@ -47,9 +47,9 @@ def run_attack(
     return adversarial
 
 
-def linf(x: Tensor, adversarial: Tensor) -> Tensor:
-    """‖adversarial − x‖∞ per example, (N,)."""
-    return (adversarial - x).abs().flatten(1).amax(1)
+def linf(x: Tensor, adversarial: Tensor, unit: Tensor | float = 1.0) -> Tensor:
+    """‖adversarial − x‖∞ per example, (N,); `unit` is what a difference of 1 is worth, per channel (C, 1, 1)."""
+    return ((adversarial - x).abs() * unit).flatten(1).amax(1)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,11 +19,17 @@ class Draws:
         seed: the attack seed.
         data: content hash of the data set.
         indices: position of each example in the test set, (N,).
+        batch: positions of the batch these examples were picked from; None: they are the batch.
     """
 
     seed: int
     data: str
     indices: Sequence[int]
+    batch: Sequence[int] | None = None
+
+    def of(self, rows: Sequence[int]) -> "Draws":
+        """The draws of some of the examples, by row; the batch's own seed stays what it was."""
+        return replace(self, indices=[self.indices[row] for row in rows], batch=self.batch or self.indices)
 
     def unit(self, shape: Sequence[int], restart: int = 0) -> Tensor:
         """Uniform on [−1, 1), float32 on the CPU, (N, *shape)."""
@@ -34,7 +40,7 @@ class Draws:
 
     def batch_seed(self) -> int:
         """One seed for the whole batch, for attacks that draw from torch's global generator."""
-        return self._seed("batch", *self.indices)
+        return self._seed("batch", *(self.batch or self.indices))
 
     def _generator(self, *what: int | str) -> torch.Generator:
         return torch.Generator().manual_seed(self._seed(*what))

@@ -9,6 +9,9 @@ from bench.registry import protocol
 # Attack name to the options the protocol fixes.
 Plan = dict[str, dict[str, Any]]
 
+# A protocol's trait `space` says what is attacked: "pixel", the model, if it has none; "normalised", the model's
+# body on normalised tensors.
+
 
 @protocol("paper")
 def paper(eps: Fraction) -> Plan:
@@ -18,3 +21,15 @@ def paper(eps: Fraction) -> Plan:
         "ifgsm": {"steps": steps, "alpha": 1 / 255},
         "pgd": {"steps": steps, "alpha": 1 / 255, "random_start": True},
     }
+
+
+@protocol("paper-normalized", space="normalised")
+def paper_normalized(eps: Fraction) -> Plan:
+    """A control, no measure of robustness: the loops of `paper` on normalised tensors, clamped to [0, 1] there."""
+    return paper(eps)
+
+
+@protocol("standard")
+def standard(eps: Fraction) -> Plan:
+    """AutoAttack as RobustBench runs it: APGD-CE, APGD-T, FAB-T and Square, with their own budgets."""
+    return {"autoattack": {"attacks": "apgd-ce+apgd-t+fab-t+square", "iterations": 100, "targets": 9, "queries": 5000}}

@@ -1,24 +1,30 @@
 """What a run would cost, measured on a few of its own images: `--dry-run`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from attacks.cascade import bind
 from attacks.draws import Draws
 from bench.cells import SHARD
 from bench.config import Config
 from bench.data.load import Dataset, as_pixels
+from bench.errors import BenchError
 from bench.outcomes import evaluate
 from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
+from bench.registry import attack, protocol
+from bench.spaces import Space, space_of
 from bench.store import Store
 from bench.training.checkpoint import load_weights
 from bench.training.loop import build_model, threads, training_threads
 from bench.training.recipes import Moment
+from models.images import Images
 
 PROBE = 4  # images that the attack is run on to count its forwards and backwards
 
@@ -39,11 +45,19 @@ class Cost:
 def estimate(matrix: Matrix, config: Config, device: torch.device) -> list[Cost]:
     """The cost of every row on one worker; what the store has already costs nothing.
 
-    Forwards and backwards are counted on 4 images; their time, and that of a training step, is
-    measured on one batch. An untrained model is timed with its initial weights, which may converge faster.
+    Forwards and backwards are counted on 4 images, those of a cascade on images that never fall; their
+    time, and that of a training step, is measured on one batch. An untrained model is timed with its
+    initial weights, which may converge faster. A row that cannot be evaluated carries its reason.
     """
-    store = Store(config.paths.store)
-    return [_row_cost(row, matrix, config, device, store) for row in matrix.rows if row.job is not None]
+    store, costs = Store(config.paths.store), []
+    for row in matrix.rows:
+        if row.job is None:
+            continue
+        try:
+            costs.append(_row_cost(row, matrix, config, device, store))
+        except BenchError as error:
+            row.failure = f"{row.label}: {error}"
+    return costs
 
 
 def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, store: Store) -> Cost:
@@ -62,13 +76,14 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     shards = -(-n // SHARD)
     with threads(1):  # as in a worker
         forward, backward = _unit_seconds(model, data, config.run.batch_size, device)
+    space = space_of(protocol[config.run.protocol])
     cells, left, forwards, backwards = 0, 0, 0, 0
     for index, plan in enumerate(matrix.attacks):
         missing = store.missing(row.cells[index], config.run.examples) if row.cells else range(shards)
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for shard in missing)
         if not images:
             continue
-        counted = _counts(model, data, plan)
+        counted = _counts(model, data, plan, space)
         cells, left = cells + 1, left + len(missing)
         forwards += counted[0] * images // PROBE
         backwards += counted[1] * images // PROBE
@@ -76,14 +91,33 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     return Cost(row, training, cells, left, forwards, backwards, seconds)
 
 
-def _counts(model: nn.Module, data: Dataset, plan: AttackPlan) -> tuple[int, int]:
-    x, y = data.x_test[:PROBE], data.y_test[:PROBE]
-    search = partial(plan.entry.target, **plan.options)
+class Unbreakable(nn.Module):
+    """Logits for class 0, whatever the image: on nothing does a cascade spend more."""
 
-    def draws(indices: Sequence[int]) -> Draws:
-        return Draws(0, data.test_hash, indices)
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.logits = functional.one_hot(torch.tensor(0), classes).float()
 
-    _, budget = evaluate(model, data.images.classes, search, x, y, float(plan.eps), range(len(x)), draws, PROBE)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def _counts(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> tuple[int, int]:
+    """Forwards and backwards on the probe's images; those of a cascade at most."""
+    if plan.entry.traits.get("stages"):
+        return _most(plan.entry.name, tuple(plan.options.items()), data.images)
+    x, y, draws = data.x_test[:PROBE], data.y_test[:PROBE], partial(Draws, 0, data.test_hash)
+    search = bind(plan.entry, plan.options)
+    _, budget = evaluate(model, data.images.classes, search, x, y, float(plan.eps), range(PROBE), draws, PROBE, space)
+    return budget.forwards, budget.backwards
+
+
+@lru_cache
+def _most(name: str, options: tuple[tuple[str, Any], ...], images: Images) -> tuple[int, int]:
+    """The same at every radius and for every model, and counted without one, which may be slow."""
+    x, y = torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
+    search, draws = bind(attack[name], dict(options)), partial(Draws, 0, "probe")
+    _, budget = evaluate(Unbreakable(images.classes), images.classes, search, x, y, 0.01, range(PROBE), draws, PROBE)
     return budget.forwards, budget.backwards
 
 

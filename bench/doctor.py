@@ -25,7 +25,7 @@ def examine() -> list[Finding]:
     commit = f", commit {git['commit'][:10]}{' (modified)' if git['dirty'] else ''}" if git.get("commit") else ""
     found = [Finding("ok", f"bench {facts['bench']}{commit}, Python {facts['python']}, {facts['platform']}")]
     for name, version in facts["packages"].items():
-        optional = name in ("robustbench", "pyautoattack")
+        optional = name == "robustbench"
         if version:
             found.append(Finding("ok", f"{name} {version}"))
         else:

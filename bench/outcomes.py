@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from attacks.cascade import STANDING, Cascade, Trail
 from attacks.contract import ContractError, Search, linf, run_attack
 from attacks.draws import Draws
 from bench.data.load import as_pixels
+from bench.spaces import Space, Victim, in_space
 from models.counting import counting
 
 Outcomes = dict[str, NDArray[Any]]
@@ -35,6 +37,27 @@ class Budget:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class Keep(Protocol):
+    """Where the trail of a batch, named by its first row, lies between a cascade's stages, with what was spent."""
+
+    def load(self, start: int) -> tuple[Trail, Budget] | None: ...
+
+    def save(self, start: int, trail: Trail, spent: Budget) -> None: ...
+
+
+class Forget:
+    """Keeps nothing."""
+
+    def load(self, start: int) -> tuple[Trail, Budget] | None:
+        return None
+
+    def save(self, start: int, trail: Trail, spent: Budget) -> None:
+        return None
+
+
+FORGET = Forget()
 
 
 class Counted(nn.Module):
@@ -68,6 +91,8 @@ def evaluate(
     indices: Sequence[int],
     draws: Callable[[Sequence[int]], Draws],
     batch: int,
+    space: Space = "pixel",
+    keep: Keep = FORGET,
 ) -> tuple[Outcomes, Budget]:
     """Outcomes of consecutive test examples, in order, and the budget they took.
 
@@ -75,42 +100,82 @@ def evaluate(
         model: in eval mode, on its device.
         search: the attack, options bound.
         x, y: uint8 images (N, C, H, W) and labels (N,), on the CPU.
-        eps: radius in units of the pixel range.
+        eps: radius in units of the space.
         indices: the examples' positions in the test set.
         draws: random draws for given positions.
         batch: images per batch; batches are cut at multiples of it.
+        space: what is attacked and judged, the model or its body behind the normalisation.
+        keep: what a cascade found before it was interrupted, and where it is kept from now on.
 
     Returns:
-        Columns index, label, clean, adversarial (predictions), broken, linf, residual, each (N,).
-        `broken` means classified correctly when clean and wrongly when attacked.
+        Columns index, label, clean, adversarial (predictions), broken, broken_by, linf, residual, each
+        (N,). `broken` means classified correctly when clean and wrongly when attacked; `broken_by` is
+        the position of the cascade's stage that did it, −1 elsewhere; `linf` is in pixel units.
+
+    Raises:
+        BenchError: the model cannot be attacked in this space.
     """
-    budget = Budget()
-    counted = Counted(model, budget, classes).eval()
+    victim = in_space(model, space)
+    budget, earlier = Budget(), Budget()
+    counted = Counted(victim.model, budget, classes).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     started = time.monotonic()
     parts: list[Outcomes] = []
     with counting() as work, parametrize.cached():
+
+        def spent() -> Budget:
+            seconds = time.monotonic() - started
+            total = replace(budget, f_evaluations=work.f_evaluations, vjps=work.vjps, seconds=seconds)
+            total.add(earlier)
+            return total
+
         for start in range(0, len(x), batch):
             rows = slice(start, start + batch)
-            images, labels = as_pixels(x[rows]).to(device), y[rows].to(device)
+            images, labels = victim.enter(as_pixels(x[rows]).to(device)), y[rows].to(device)
             radius = torch.full((len(images),), eps, device=device)
             with torch.no_grad():
                 clean = counted(images).argmax(1)
-            attacked = run_attack(search, counted, images, labels, radius, draws(indices[rows]))
-            parts.append(_judge(counted, images, labels, clean, attacked, indices[rows]))
-    budget.f_evaluations, budget.vjps = work.f_evaluations, work.vjps
-    budget.seconds = time.monotonic() - started
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, budget
+            # What was kept last holds what was spent on the batches before, too.
+            trail, earlier = keep.load(start) or (Trail(), earlier)
+            pursue = _followed(search, trail, keep, start, spent)
+            pixel_space = space == "pixel"
+            attacked = run_attack(
+                pursue, counted, images, labels, radius, draws(indices[rows]), pixel_space=pixel_space
+            )
+            parts.append(_judge(victim, counted, images, labels, clean, attacked, trail, indices[rows]))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, spent()
+
+
+def _followed(search: Search, trail: Trail, keep: Keep, start: int, spent: Callable[[], Budget]) -> Search:
+    """A cascade that keeps its trail after every stage; any other search as it is."""
+    if not isinstance(search, Cascade):
+        return search
+
+    def cascade(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
+        return search.follow(model, x, y, eps, draws, trail=trail, after=lambda: keep.save(start, trail, spent()))
+
+    return cascade
 
 
 @torch.no_grad()
-def _judge(counted: Counted, x: Tensor, y: Tensor, clean: Tensor, attacked: Tensor, indices: Sequence[int]) -> Outcomes:
+def _judge(
+    victim: Victim,
+    counted: Counted,
+    x: Tensor,
+    y: Tensor,
+    clean: Tensor,
+    attacked: Tensor,
+    trail: Trail,
+    indices: Sequence[int],
+) -> Outcomes:
     """The verdict on the final images: a forward of its own, never a value the search computed."""
     logits = counted(attacked)
     if not bool(logits.isfinite().all()):
         raise ContractError("the model returned logits that are not finite")
     adversarial = logits.argmax(1)
-    figures = getattr(counted.model, "diagnostics", None)
+    broken = (clean == y) & (adversarial != y)
+    broken_by = torch.full_like(y, STANDING) if trail.broken_by is None else trail.broken_by
+    figures = getattr(victim.model, "diagnostics", None)
     residual = figures(attacked).get("residual") if figures else None
     if residual is None:
         residual = torch.full((len(x),), torch.nan)
@@ -118,8 +183,9 @@ def _judge(counted: Counted, x: Tensor, y: Tensor, clean: Tensor, attacked: Tens
         "label": y.to(torch.int32),
         "clean": clean.to(torch.int32),
         "adversarial": adversarial.to(torch.int32),
-        "broken": (clean == y) & (adversarial != y),
-        "linf": linf(x, attacked).float(),
+        "broken": broken,
+        "broken_by": torch.where(broken, broken_by, STANDING).to(torch.int8),
+        "linf": linf(x, attacked, victim.unit).float(),
         "residual": residual.float(),
     }
     return {"index": np.asarray(indices, np.int32)} | {name: t.cpu().numpy() for name, t in columns.items()}

@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.files import read_json
 from bench.names import parse_model, parse_spec, unique
 from bench.registry import Entry, attack, protocol
+from bench.spaces import space_of
 from bench.training.checkpoint import card_path, weights_hash
 from bench.training.job import Job, make_job
 from bench.training.loop import build_model
@@ -100,15 +101,19 @@ def unique_eps(texts: list[str]) -> list[Fraction]:
 def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> list[AttackPlan]:
     """Every attack at every radius. Named attacks take the protocol's options, then those in their brackets."""
     plans = []
+    how = protocol[protocol_name]
+    # On the label, a control says so in every format of the table.
+    control = "" if space_of(how) == "pixel" else " (control)"
     for radius in eps:
-        of_protocol: Mapping[str, dict[str, Any]] = protocol[protocol_name].target(radius)
+        of_protocol: Mapping[str, dict[str, Any]] = how.target(radius)
         for text in unique(chosen) or list(of_protocol):
             spec = parse_spec(text)
             entry = attack[spec.name]
             options = entry.resolve({**of_protocol.get(spec.name, {}), **spec.options})
             label = entry.traits.get("label", spec.name)
             given = ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()))
-            plans.append(AttackPlan(entry, f"{label}[{given}]" if given else label, options, radius))
+            label = (f"{label}[{given}]" if given else label) + control
+            plans.append(AttackPlan(entry, label, options, radius))
     return plans
 
 

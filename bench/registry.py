@@ -123,7 +123,7 @@ class Registry:
         self,
         name: str,
         *,
-        version: int = 1,
+        version: int | str = 1,
         group: str = "",
         eval_options: frozenset[str] = frozenset(),
         options: Callable[..., Any] | None = None,

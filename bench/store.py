@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from attacks.cascade import STANDING
 from bench.cells import SCHEMA, Cell
 from bench.environment import describe
 from bench.errors import BenchError, first_line
 from bench.files import read_json, write_atomically, write_json
 from bench.outcomes import Budget, Outcomes
+from bench.shelf import Shelf
 
 _BUDGET = b"bench.budget"
 
@@ -68,6 +70,10 @@ class Store:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
+    def shelf(self, cell: Cell, shard: int) -> Shelf:
+        """Where a shard's half-done work lies until it is written."""
+        return Shelf(self.cell_folder(cell), shard)
+
     def write(self, cell: Cell, shard: int, outcomes: Outcomes, budget: Budget) -> None:
         """Write one shard, and the cell's identity beside it."""
         identity = self.cell_folder(cell) / "key.json"
@@ -79,6 +85,7 @@ class Store:
             self.shard_path(cell, shard),
             lambda part: pq.write_table(table, part, compression="zstd", write_page_checksum=True),
         )
+        self.shelf(cell, shard).clear()
 
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""
@@ -91,6 +98,8 @@ class Store:
             raise BenchError(f"shard {path} is damaged ({first_line(error)}); delete it and run again.") from error
         if outcomes["index"].tolist() != list(cell.rows(shard)):
             raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
+        # Shards written before cascades have no such column, and no stages either.
+        outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
         return outcomes, budget
 
     def outcomes(self, cell: Cell, examples: int) -> Outcomes | None:
@@ -135,4 +144,7 @@ class Store:
             "request": request,
             "environment": describe(),
         }
+        for shard in range(shards):
+            # A kill between a shard's last byte and the end of `write` leaves its half-done work behind.
+            self.shelf(cell, shard).clear()
         write_json(self.cell_folder(cell) / "manifest.json", content)

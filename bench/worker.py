@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,15 +13,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from attacks.cascade import bind
 from attacks.contract import ContractError
 from attacks.draws import Draws
 from bench.cells import Cell, Source
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
-from bench.outcomes import evaluate
+from bench.outcomes import Budget, Outcomes, evaluate
 from bench.plugins import load_plugins
-from bench.registry import attack, model
+from bench.registry import attack, model, protocol
+from bench.shelf import Shelf
+from bench.spaces import space_of
 from bench.store import Store
 from bench.training.checkpoint import load_weights
 from bench.training.foreign import fill_foreign
@@ -83,7 +86,7 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
         if store.has(cell, shard):
             return Result("done")
         try:
-            outcomes, budget = _evaluate(setting, cell, shard)
+            outcomes, budget = _evaluate(setting, cell, shard, store.shelf(cell, shard))
         except (BenchError, ContractError) as error:
             return Result("failed", str(error))
         except Exception as error:
@@ -96,7 +99,7 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
     return Result("done")
 
 
-def _evaluate(setting: Setting, cell: Cell, shard: int) -> Any:
+def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[Outcomes, Budget]:
     data = _data(setting, cell.dataset)
     net = load_model(cell.source, data, setting.device)
     rows = cell.rows(shard)
@@ -107,13 +110,15 @@ def _evaluate(setting: Setting, cell: Cell, shard: int) -> Any:
     return evaluate(
         net,
         data.images.classes,
-        partial(attack[cell.attack].target, **cell.attack_options),
+        bind(attack[cell.attack], cell.attack_options),
         data.x_test[rows.start : rows.stop],
         data.y_test[rows.start : rows.stop],
         float(cell.eps),
         rows,
         draws,
         cell.batch,
+        space_of(protocol[cell.protocol]),
+        shelf,
     )
 
 

@@ -88,6 +88,7 @@ def run(
     matrix = plan_matrix(merged, epochs, failures)
     if dry_run:
         print_cost(matrix, merged, pick_device(merged.run.device))
+        _fail([row.failure for row in matrix.rows if row.failure], failures)
         return
     request = {"arguments": sys.argv[1:], "resolved": merged.model_dump(mode="json")}
     results = run_matrix(matrix, merged, request, no_train, debugging)

@@ -18,8 +18,16 @@ from bench.plan import Matrix, is_pretrained
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.report.rows import make_lines
 from bench.report.table import Format, budget_lines, render
+from bench.spaces import Space, space_of
 from bench.store import Store
 from bench.training.checkpoint import card_path
+
+# What a protocol's numbers are, by the space it attacks in.
+NOTES: dict[Space, str] = {
+    "pixel": "L∞ in pixel space, final images.",
+    "normalised": "L∞ on normalised tensors clamped to [0, 1].\n"
+    "CONTROL, NOT A MEASURE OF ROBUSTNESS: the clamp alone moves images, by far more than ε.",
+}
 
 
 def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> None:
@@ -30,11 +38,12 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> N
     typer.echo(render(lines, matrix.eps, config.run.baseline, form, colour), nl=False)
     if form not in ("terminal", "markdown"):
         return
+    how = protocol[config.run.protocol]
     marks = "bold: best, underlined: second" if colour or form == "markdown" else "* best, _ second"
     typer.echo(
         f"\nAccuracy in per cent, clean and under attack, of the first n test images, with 95 % Wilson interval; "
         f"{marks};\nin parentheses: gain over {config.run.baseline}. Protocol {config.run.protocol}, "
-        f"attack seed {config.run.seed}, train seed {config.run.train_seed}, L∞ in pixel space, last iterate.\n"
+        f"attack seed {config.run.seed}, train seed {config.run.train_seed}, {NOTES[space_of(how)]}\n"
     )
     typer.echo(budget_lines(lines), nl=False)
     for line in lines:
@@ -58,6 +67,7 @@ def print_cards(matrix: Matrix, config: Config) -> None:
 def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
     """The table of `--dry-run`."""
     costs = estimate(matrix, config, device)
+    cascades = sorted({plan.label for plan in matrix.attacks if plan.entry.traits.get("stages")})
     table = [
         [
             cost.row.dataset,
@@ -74,7 +84,10 @@ def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
     header = ["data set", "model", "training", "cells", "shards", "forwards", "backwards", "attacks"]
     typer.echo(tabulate(table, header, "plain", disable_numparse=True))
     total = sum(cost.train_seconds + cost.seconds for cost in costs)
-    typer.echo(f"To do: about {_minutes(total)} on one worker ({device}). Nothing was computed or stored.")
+    about = "at most about" if cascades else "about"
+    typer.echo(f"To do: {about} {_minutes(total)} on one worker ({device}). Nothing was computed or stored.")
+    if cascades:
+        typer.echo(f"{', '.join(cascades)}: as if no image fell; every one that does saves the stages after it.")
 
 
 def print_names(kind: str, config: Config) -> None:

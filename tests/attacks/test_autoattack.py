@@ -1,0 +1,175 @@
+"""AutoAttack: pyautoattack's own verdict example by example, and what the adapter adds to it."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyautoattack import AutoAttack
+from torch import Tensor, nn
+
+from attacks.autoattack import autoattack
+from attacks.cascade import STANDING, bind
+from attacks.contract import ContractError, linf, run_attack
+from attacks.draws import Draws
+from bench.data.load import Dataset, as_pixels
+from bench.errors import BenchError
+from bench.outcomes import Outcomes, evaluate
+from bench.registry import attack
+from tests.conftest import Trained
+
+SHORT = {"iterations": 10, "targets": 3, "queries": 40}
+
+
+@pytest.fixture(scope="module")
+def cnn(digits: Dataset) -> nn.Module:
+    """Trained for 60 steps on digits."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten()
+    )
+    net.append(nn.Linear(16 * 9, 10))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    x, y = as_pixels(digits.x_train), digits.y_train
+    for step in range(60):
+        rows = torch.arange(step * 64, step * 64 + 64) % len(x)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x[rows]), y[rows]).backward()
+        optimizer.step()
+    return net.eval().requires_grad_(False)
+
+
+def through_the_harness(
+    net: nn.Module, data: Dataset, n: int, eps: float, batch: int, options: dict[str, Any]
+) -> Outcomes:
+    entry = attack["autoattack"]
+    search = bind(entry, entry.resolve(options))
+
+    def draws(indices: Any) -> Draws:
+        return Draws(0, data.test_hash, indices)
+
+    return evaluate(net, 10, search, data.x_test[:n], data.y_test[:n], eps, range(n), draws, batch)[0]
+
+
+def directly(net: nn.Module, data: Dataset, rows: range, eps: float, options: dict[str, Any]) -> Tensor:
+    """pyautoattack by its own runner, with our seed and budgets: its adversarial images."""
+    runner = AutoAttack(net, eps=eps, seed=Draws(0, data.test_hash, rows).batch_seed(), version="standard")
+    steps = options.get("iterations", 100)
+    for apgd in (runner.apgd, runner.apgd_targeted):
+        apgd.n_iter, apgd.n_iter_2 = steps, max(int(0.22 * steps), 1)
+        apgd.n_iter_min, apgd.size_decr = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    runner.fab.n_iter = steps
+    runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = options.get("targets", 9)
+    runner.square.n_queries = options.get("queries", 5000)
+    x, y = as_pixels(data.x_test[rows.start : rows.stop]), data.y_test[rows.start : rows.stop]
+    with torch.random.fork_rng(devices=[]):
+        images: Tensor = runner.run_standard_evaluation(x, y, batch_size=len(x))[0]
+    return images
+
+
+def assert_same_verdicts(net: nn.Module, data: Dataset, eps: float, batches: list[range], options: Any) -> Outcomes:
+    found = through_the_harness(net, data, batches[-1].stop, eps, len(batches[0]), options)
+    with torch.no_grad():
+        peer = torch.cat([net(directly(net, data, rows, eps, options)).argmax(1) for rows in batches])
+    assert np.array_equal(found["adversarial"], peer.numpy())
+    return found
+
+
+def test_verdicts_of_a_cnn_are_pyautoattacks(cnn: nn.Module, digits: Dataset) -> None:
+    """Two batches of a shard, at a radius where some fall and some stand."""
+    found = assert_same_verdicts(cnn, digits, 16 / 255, [range(30), range(30, 60)], SHORT)
+    assert 10 < found["broken"].sum() < 50
+
+
+def test_verdicts_of_a_deq_are_pyautoattacks(trained: Trained, digits: Dataset) -> None:
+    found = assert_same_verdicts(trained("deq"), digits, 16 / 255, [range(20)], {**SHORT, "iterations": 5})
+    assert 2 < found["broken"].sum() < 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn", "deq"])
+def test_verdicts_at_the_standard_budget(name: str, cnn: nn.Module, trained: Trained, digits: Dataset) -> None:
+    """The defaults are those of its version "standard", none of which this test sets."""
+    net = cnn if name == "cnn" else trained(name)
+    assert_same_verdicts(net, digits, 20 / 255, [range(60)], {})
+
+
+def assert_batches_agree(net: nn.Module, data: Dataset, n: int, eps: float, options: dict[str, Any]) -> None:
+    """Its draws are the batch's, so not all agree to the bit."""
+    whole, halves = (through_the_harness(net, data, n, eps, batch, options) for batch in (n, n // 2))
+    assert np.mean(whole["broken"] == halves["broken"]) >= 0.99
+    assert 0.1 * n < whole["broken"].sum() < 0.9 * n
+
+
+def test_other_batches_agree(cnn: nn.Module, digits: Dataset) -> None:
+    assert_batches_agree(cnn, digits, 100, 12 / 255, {"iterations": 30, "targets": 3, "queries": 100})
+
+
+@pytest.mark.slow
+def test_other_batches_of_a_deq_agree_at_the_standard_budget(trained: Trained, digits: Dataset) -> None:
+    assert_batches_agree(trained("deq"), digits, 100, 20 / 255, {})
+
+
+def test_broken_by_names_the_first_stage(cnn: nn.Module, digits: Dataset) -> None:
+    together = through_the_harness(cnn, digits, 40, 16 / 255, 40, SHORT)
+    alone = through_the_harness(cnn, digits, 40, 16 / 255, 40, {**SHORT, "attacks": "apgd-ce"})
+    assert np.array_equal(together["broken_by"] == 0, alone["broken"])
+    assert np.array_equal(together["broken_by"] != STANDING, together["broken"])
+    assert together["broken_by"].dtype == np.int8
+    reverse = through_the_harness(cnn, digits, 40, 16 / 255, 40, {**SHORT, "attacks": "square+apgd-ce"})
+    assert (reverse["broken_by"] == 0).any() and (reverse["broken_by"] == 1).any()
+
+
+def test_a_radius_per_example(cnn: nn.Module, images: tuple[Tensor, Tensor]) -> None:
+    x, y, draws = images[0][:24], images[1][:24], Draws(0, "digits", range(24))
+    eps = torch.tensor([0.0, 0.05, 0.1]).repeat(8)
+    found = run_attack(autoattack_short, cnn, x, y, eps, draws)
+    assert bool((linf(x, found) <= eps + 1e-6).all()) and torch.equal(found[::3], x[::3])
+    assert 0 < int((linf(x, found) > 0).sum()) < 24
+
+
+def autoattack_short(*arguments: Any) -> Tensor:
+    return autoattack(*arguments, **attack["autoattack"].resolve(SHORT))
+
+
+def test_random_state_and_output_are_left_alone(
+    cnn: nn.Module, images: tuple[Tensor, Tensor], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where pyautoattack would warn: a model without gradients."""
+
+    class Deaf(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return cnn(x.detach()) + 0 * x.sum()
+
+    x, y = images[0][:8], images[1][:8]
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    run_attack(autoattack_short, Deaf(), x, y, torch.full((8,), 0.05), Draws(0, "digits", range(8)))
+    assert torch.equal(torch.rand(1), expected)
+    assert capfd.readouterr() == ("", "") and not caplog.records
+    assert logging.getLogger("auto-attack").level == logging.NOTSET
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes(classes: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).eval()
+    x, eps, draws = torch.rand(6, 1, 4, 4), torch.full((6,), 0.9), Draws(0, "x", range(6))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    with pytest.raises(ContractError, match=rf"{classes} classes: leave it out with autoattack\[attacks=apgd-ce\+fab"):
+        run_attack(autoattack_short, net, x, y, eps, draws)
+    without = bind(attack["autoattack"], attack["autoattack"].resolve({**SHORT, "attacks": "apgd-ce+fab-t+square"}))
+    assert not torch.equal(run_attack(without, net, x, y, eps, draws), x)
+
+
+@pytest.mark.parametrize("options", [{"attacks": "apgd"}, {"attacks": "square+square"}, {"queries": "0"}])
+def test_bad_options_are_told(options: dict[str, str]) -> None:
+    with pytest.raises(BenchError, match=r"attack 'autoattack': .*(join by|at least 1)"):
+        attack["autoattack"].resolve(options)
+
+
+def test_the_key_holds_pyautoattacks_version() -> None:
+    assert attack["autoattack"].implementation() == "1-pyautoattack-0.2.0"

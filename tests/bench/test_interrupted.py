@@ -1,0 +1,161 @@
+"""A cascade that is interrupted between its stages goes on from there, to the same bits."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from attacks.cascade import Trail, bind
+from attacks.draws import Draws
+from bench.outcomes import Budget, Forget, Keep, Outcomes, evaluate
+from bench.registry import attack
+from bench.shelf import Shelf
+from tests.bench.helpers import Inside, command, environment, leftovers, store_content
+
+STAGES = [APGDAttack, APGDAttack_targeted, FABAttack_PT, SquareAttack]
+N, BATCH = 40, 25
+
+Run = Callable[..., tuple[Outcomes, Budget]]
+
+
+class Loud(nn.Module):
+    """Cross-entropy saturates behind it, so that stages after the first have something to find."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e3 * x
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path, 3)
+
+
+@pytest.fixture
+def run(shelf: Shelf) -> Run:
+    """AutoAttack on a shard of two batches, on a net on which every stage has something left to do."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 32), nn.ReLU(), nn.Linear(32, 10), Loud()).eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (N, 1, 6, 6), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        y = net(x / 255).argmax(1)
+    entry = attack["autoattack"]
+    search = bind(entry, entry.resolve({"iterations": 3, "targets": 1, "queries": 20}))
+
+    def call(keep: Keep = shelf) -> tuple[Outcomes, Budget]:
+        return evaluate(net, 10, search, x, y, 0.1, range(N), lambda rows: Draws(0, "x", rows), BATCH, keep=keep)
+
+    return call
+
+
+def failing(message: str) -> Callable[..., Tensor]:
+    def perturb(*_: Any, **__: Any) -> Tensor:
+        raise RuntimeError(message)
+
+    return perturb
+
+
+def same(one: Outcomes, other: Outcomes) -> bool:
+    return all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_error_in_a_stage_costs_that_stage_alone(
+    stage: int, run: Run, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, budget = run(Forget())
+    with monkeypatch.context() as patch:
+        patch.setattr(STAGES[stage], "perturb", failing("out of memory"))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run()
+    kept = shelf.load(0)
+    assert kept is not None and kept[0].done == stage
+    assert kept[1].forwards > 0
+    done = []
+    with monkeypatch.context() as patch:
+        for cls in STAGES[:stage]:
+            patch.setattr(cls, "perturb", counted(cls.perturb, done))
+        found, spent = run()
+    assert len(done) == stage, "only the second batch runs the stages that the first has behind it"
+    assert same(found, expected) and (expected["broken_by"] > 0).any()
+    assert budget.forwards < spent.forwards < 1.1 * budget.forwards, "what was spent before counts, too"
+    assert spent.backwards == budget.backwards
+
+
+def counted(original: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
+    def perturb(*arguments: Any, **options: Any) -> Tensor:
+        calls.append(1)
+        return original(*arguments, **options)
+
+    return perturb
+
+
+def test_a_damaged_file_is_computed_again(run: Run, shelf: Shelf) -> None:
+    expected, _ = run()
+    path = next(shelf.folder.glob(".kept-00003-000.npz"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    assert same(run()[0], expected)
+    path.write_bytes(b"")
+    assert shelf.load(0) is None
+    assert same(run()[0], expected)
+
+
+def test_the_shelf_gives_back_what_it_was_given(shelf: Shelf) -> None:
+    trail = Trail(2, torch.rand(3, 1, 2, 2), torch.tensor([-1, 0, 1], dtype=torch.int8))
+    shelf.save(0, trail, Budget(1, 2, 3, 4, 5.5))
+    Shelf(shelf.folder, 4).save(0, trail, Budget())
+    kept = shelf.load(0)
+    assert kept is not None and kept[1] == Budget(1, 2, 3, 4, 5.5) and kept[0].done == 2
+    assert torch.equal(kept[0].images, trail.images) and torch.equal(kept[0].broken_by, trail.broken_by)
+    shelf.clear()
+    assert shelf.load(0) is None and Shelf(shelf.folder, 4).load(0) is not None
+
+
+def test_killed_in_square_it_goes_on_there(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL to the command-line process while Square runs, then the command again, without APGD at hand."""
+    matrix = ("run", "--models", "fc-linear", "--eps", "16", "--epochs", "3", "--examples", "1", "--workers", "1")
+    matrix += ("--protocol", "standard", "--attacks", "autoattack[iterations=5,targets=2,queries=3000]")
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    calm.mkdir()
+    inside(calm, *matrix)
+    shutil.copytree(calm / "results/checkpoints", rough / "results/checkpoints")
+    store = rough / "results/store"
+    process = subprocess.Popen(
+        command(*matrix), cwd=rough, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and _stages_done(store) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert _stages_done(store) == 3 and not list(store.rglob("*.parquet"))
+    for cls in STAGES[:3]:
+        monkeypatch.setattr(cls, "perturb", failing("not again"))
+    inside(rough, *matrix)
+    assert store_content(store) == store_content(calm / "results/store")
+    assert not leftovers(store)
+    shards = [next((folder / "results/store").rglob("*.parquet")) for folder in (calm, rough)]
+    spent = [json.loads(pq.read_schema(path).metadata[b"bench.budget"]) for path in shards]
+    assert spent[1]["backwards"] == spent[0]["backwards"] > 0
+    assert set(np.unique(pq.read_table(shards[0])["broken_by"])) >= {-1, 0}
+
+
+def _stages_done(store: Path) -> int:
+    for path in store.rglob(".kept-00000-000.npz"):
+        with np.load(path) as kept:
+            return int(kept["done"])
+    return 0
