@@ -7,6 +7,7 @@ verifies the result on its own and puts the model back as it was.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from attacks.draws import Draws
@@ -41,8 +42,14 @@ def run_attack(
             the tolerance of 1e-6 is not touched.
     """
     _check_inputs(x, y, eps, pixel_space)
+    before = _fingerprint(model)
     with frozen(model):
-        adversarial = search(model, x.clone(), y.clone(), eps.clone(), draws).detach()
+        adversarial = search(model, x.clone(), y.clone(), eps.clone(), draws)
+    if _fingerprint(model) != before:
+        raise ContractError(f"{_name(search)} changed the model's weights or running statistics; attack a copy")
+    if not isinstance(adversarial, Tensor):
+        raise ContractError(f"{_name(search)} returned {type(adversarial).__name__}, not the images")
+    adversarial = adversarial.detach()
     _check_output(search, x, adversarial, eps, pixel_space)
     return adversarial
 
@@ -69,6 +76,17 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(want)
 
 
+def _fingerprint(model: nn.Module) -> bytes:
+    """Figures of every parameter and buffer that a change of the model would move."""
+    tensors = [t.detach().double() for t in (*model.parameters(), *model.buffers())]
+    return torch.tensor([float(f) for t in tensors for f in (t.sum(), t.abs().sum())]).numpy().tobytes()
+
+
+def _name(search: Search) -> str:
+    inner = getattr(search, "func", search)  # of a partial
+    return str(getattr(inner, "__name__", "the attack"))
+
+
 def _check_inputs(x: Tensor, y: Tensor, eps: Tensor, pixel_space: bool) -> None:
     if x.ndim != 4 or len(x) != len(y) or eps.shape != y.shape:
         raise ContractError(
@@ -85,7 +103,7 @@ def _check_inputs(x: Tensor, y: Tensor, eps: Tensor, pixel_space: bool) -> None:
 
 
 def _check_output(search: Search, x: Tensor, adversarial: Tensor, eps: Tensor, pixel_space: bool) -> None:
-    name = getattr(search, "__name__", None) or getattr(getattr(search, "func", None), "__name__", "attack")
+    name = _name(search)
     if adversarial.shape != x.shape or adversarial.dtype != x.dtype:
         raise ContractError(
             f"{name} returned {tuple(adversarial.shape)} {adversarial.dtype} for {tuple(x.shape)} {x.dtype}"

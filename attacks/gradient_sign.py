@@ -1,13 +1,18 @@
 """I-FGSM and PGD: the paper's two attacks (Eq. 13, 14), to the bit what torchattacks' BIM and PGD compute."""
 
 from fractions import Fraction
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.draws import Draws
 from bench.registry import attack
+
+Steps = Annotated[int, Field(ge=0)]
+Length = Annotated[float, Field(gt=0, le=1)]
 
 
 def eq14_steps(eps: Fraction) -> int:
@@ -18,7 +23,7 @@ def eq14_steps(eps: Fraction) -> int:
 
 @attack("ifgsm", label="I-FGSM")
 def ifgsm(
-    model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, steps: int = 10, alpha: float = 1 / 255
+    model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, steps: Steps = 10, alpha: Length = 1 / 255
 ) -> Tensor:
     """Iterative FGSM (Kurakin et al. 2017; = BIM), from the clean image; judges the last iterate.
 
@@ -45,8 +50,8 @@ def pgd(
     eps: Tensor,
     draws: Draws,
     *,
-    steps: int = 10,
-    alpha: float = 1 / 255,
+    steps: Steps = 10,
+    alpha: Length = 1 / 255,
     random_start: bool = True,
     restart: int = 0,
 ) -> Tensor:

@@ -36,7 +36,7 @@ def find(name: str) -> Entry:
         target=_search(cls, has_eps),
         version=f"1-torchattacks-{version('torchattacks')}",
         options_of=options,
-        traits={"label": name if has_eps else f"{name} (projected)"},
+        traits={"label": f"torchattacks:{name}" if has_eps else f"torchattacks:{name} (projected)"},
     )
 
 

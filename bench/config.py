@@ -3,7 +3,7 @@
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,8 +17,8 @@ class _Strict(BaseModel):
 class Run(_Strict):
     """[run]: what `bench run` evaluates."""
 
-    models: list[str]
-    datasets: list[str]
+    models: list[str] = Field(min_length=1)
+    datasets: list[str] = Field(min_length=1)
     protocol: str
     attacks: list[str]
     eps: list[str]
@@ -42,7 +42,7 @@ class Paths(_Strict):
 class Train(_Strict):
     """[train]: settings of every recipe (Section 5.2.1)."""
 
-    epochs: dict[str, int]
+    epochs: dict[str, Annotated[int, Field(ge=0)]]
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0)
     betas: tuple[float, float]
@@ -97,7 +97,7 @@ def load_config(path: Path | None) -> Config:
         raise BenchError(f"--config: there is no file {path}.")
     settings = _parse(_packaged(), "bench.toml")
     if own.is_file():
-        settings = _merge(settings, _parse(own.read_text(encoding="utf-8"), str(own)))
+        settings = _merge(settings, _parse(own.read_bytes().decode("utf-8", "replace"), str(own)))
     try:
         return Config.model_validate(settings)
     except ValidationError as error:

@@ -17,6 +17,8 @@ def parse_eps(text: str) -> Fraction:
         raise BenchError(f"--eps: '{text}' is not a number; write 8, 2.5 or 8/255 (all mean 255ths).") from None
     if value < 0 or value > 1:
         raise BenchError(f"--eps: '{text}' is outside 0 to 255 (the pixel range in 255ths).")
+    if value.denominator > 10**9:
+        raise BenchError(f"--eps: '{text}' is finer than any image needs; write 8, 2.5 or 8/255.")
     return value
 
 

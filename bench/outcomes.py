@@ -176,7 +176,8 @@ def _judge(
     broken = (clean == y) & (adversarial != y)
     broken_by = torch.full_like(y, STANDING) if trail.broken_by is None else trail.broken_by
     figures = getattr(victim.model, "diagnostics", None)
-    residual = figures(attacked).get("residual") if figures else None
+    with counting():  # a look at the verdict, not part of what the attack or the verdict costs
+        residual = figures(attacked).get("residual") if figures else None
     if residual is None:
         residual = torch.full((len(x),), torch.nan)
     columns = {

@@ -16,7 +16,7 @@ from bench.names import parse_model, parse_spec, unique
 from bench.registry import Entry, attack, protocol
 from bench.spaces import space_of
 from bench.training.checkpoint import card_path, weights_hash
-from bench.training.job import Job, make_job
+from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
 
 
@@ -66,6 +66,7 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) 
         BenchError: unknown names, bad radii, missing data.
     """
     run = config.run
+    check_groups(config)
     eps = unique_eps(run.eps)
     attacks = plan_attacks(run.protocol, run.attacks, eps)
     data = load_datasets(config)

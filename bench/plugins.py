@@ -21,14 +21,14 @@ def load_plugins(paths: Iterable[str]) -> list[str]:
     for point in entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failures.append(f"plugin '{point.name}' ({point.value}) failed to import: {first_line(error)}.")
     for path in paths:
         try:
             _load_file(Path(path))
         except BenchError as error:
             failures.append(str(error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failures.append(f"plugin {path} failed to import: {first_line(error)}.")
     return failures
 

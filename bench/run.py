@@ -26,7 +26,7 @@ Task = tuple[Row, Cell, int]
 
 def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
     """What workers need to know of a configuration."""
-    declared = {name: entry.model_dump() for name, entry in config.datasets.items()}
+    declared = {name: entry.model_dump(mode="json") for name, entry in config.datasets.items()}
     return Setting(config.paths.store, config.paths.data, declared, tuple(config.plugins), str(device), debug)
 
 
@@ -98,9 +98,10 @@ def _pass(tasks: list[Task], submit: Any, workers: int, bar: Progress) -> list[T
     queue = iter(tasks)
     busy: list[Task] = []
     running: dict[Future[Result], Task] = {}
+    failed: set[str] = set()
     while True:
         for row, cell, shard in queue:
-            if row.failure:
+            if cell.key() in failed:
                 bar.skip(1)
                 continue
             running[submit(cell, shard)] = (row, cell, shard)
@@ -114,6 +115,7 @@ def _pass(tasks: list[Task], submit: Any, workers: int, bar: Progress) -> list[T
             if result.state == "busy":
                 busy.append((row, cell, shard))
             elif result.state == "failed":
+                failed.add(cell.key())
                 row.failure = row.failure or f"{row.label}, {cell.attack_label}: {result.message}"
                 bar.skip(1)
             else:

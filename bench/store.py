@@ -38,8 +38,6 @@ class Store:
                     f"store {folder} has schema {found}, this version reads schema {SCHEMA}: "
                     "choose another with --store, or use the version that wrote it."
                 )
-        else:
-            write_json(marker, {"schema": SCHEMA})
 
     def cell_folder(self, cell: Cell) -> Path:
         return self.folder / cell.folder()
@@ -57,6 +55,8 @@ class Store:
     def claim(self, cell: Cell, shard: int) -> FileLock | None:
         """The right to compute a shard, or None while another process holds it. The system frees it at a kill."""
         folder = self.cell_folder(cell)
+        if not (self.folder / "store.json").exists():
+            write_json(self.folder / "store.json", {"schema": SCHEMA})
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f".shard-{shard:05}.lock")
         try:
@@ -124,14 +124,14 @@ class Store:
     def complete(self, cell: Cell, examples: int) -> bool:
         """Whether a manifest vouches for the first `examples` images and their shards are there."""
         manifest = self.manifest(cell)
-        covered = manifest is not None and manifest["shards"] >= len(cell.shards(examples))
+        covered = manifest is not None and manifest.get("shards", 0) >= len(cell.shards(examples))
         return covered and not self.missing(cell, examples)
 
     def finish(self, cell: Cell, examples: int, request: dict[str, Any]) -> None:
         """Write the manifest once the shards are there; `request` is what was asked for, as passed and resolved."""
         if self.complete(cell, examples):
             return
-        shards = max(len(cell.shards(examples)), (self.manifest(cell) or {"shards": 0})["shards"])
+        shards = max(len(cell.shards(examples)), (self.manifest(cell) or {}).get("shards", 0))
         content = {
             "key": cell.key(),
             "label": cell.source.label,

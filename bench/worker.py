@@ -1,5 +1,6 @@
 """Computing one shard: in this process, or in a worker that only gets picklable facts."""
 
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -26,8 +27,9 @@ from bench.registry import attack, model, protocol
 from bench.shelf import Shelf
 from bench.spaces import space_of
 from bench.store import Store
-from bench.training.checkpoint import load_weights
+from bench.training.checkpoint import load_weights, weights_hash
 from bench.training.foreign import fill_foreign
+from bench.training.loop import initial_model
 
 State = Literal["done", "busy", "failed"]
 
@@ -87,9 +89,10 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
             return Result("done")
         try:
             outcomes, budget = _evaluate(setting, cell, shard, store.shelf(cell, shard))
-        except (BenchError, ContractError) as error:
-            return Result("failed", str(error))
         except Exception as error:
+            _models.clear()  # whatever failed may have left its mark on the model
+            if isinstance(error, BenchError | ContractError):
+                return Result("failed", str(error))
             if setting.debug:
                 raise
             return Result("failed", first_line(error))
@@ -101,7 +104,7 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
 
 def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[Outcomes, Budget]:
     data = _data(setting, cell.dataset)
-    net = load_model(cell.source, data, setting.device)
+    net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
     rows = cell.rows(shard)
 
     def draws(indices: Sequence[int]) -> Draws:
@@ -123,28 +126,36 @@ def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[O
 
 
 def _data(setting: Setting, name: str) -> Dataset:
-    return _cached_data(name, setting.data, tuple(setting.declared.get(name, {}).items()))
+    declared = setting.declared.get(name)
+    return _cached_data(name, setting.data, json.dumps(declared) if declared else "")
 
 
 @lru_cache(maxsize=2)
-def _cached_data(name: str, folder: Path, declared: tuple[tuple[str, Any], ...]) -> Dataset:
-    return load(name, folder, dict(declared) or None)
+def _cached_data(name: str, folder: Path, declared: str) -> Dataset:
+    return load(name, folder, json.loads(declared) if declared else None)
 
 
 _models: dict[tuple[str, str, str], nn.Module] = {}
 
 
-def load_model(source: Source, data: Dataset, device: str) -> nn.Module:
-    """The trained model in eval mode on `device`; the last one is kept."""
-    weights = f"{source.checkpoint}{source.foreign}"
-    key = (f"{source.architecture}{sorted(source.options.items())}", weights, f"{data.test_hash}{device}")
+def load_model(source: Source, data: Dataset, device: str, expected: str) -> nn.Module:
+    """The trained model in eval mode on `device`; the last one is kept.
+
+    Raises BenchError where its weights are not those of the hash `expected`, which keys the results.
+    """
+    weights = f"{source.checkpoint}{source.foreign}{expected}"
+    place = f"{data.test_hash}{data.images}{device}"
+    key = (f"{source.architecture}{sorted(source.options.items())}", weights, place)
     if key not in _models:
         _models.clear()
         entry, foreign = model[source.architecture], source.foreign
-        net = entry.target(foreign.images(data.images) if foreign else data.images, **source.options)
+        images = foreign.images(data.images) if foreign else data.images
+        net = initial_model(entry, source.options, images, source.train_seed)
         if foreign:
             fill_foreign(net, foreign, entry)
         elif source.checkpoint:
             load_weights(Path(source.checkpoint), net)
+        if weights_hash(net.state_dict()) != expected:
+            raise BenchError(f"model '{source.label}': its factory gives other weights each time; load fixed ones.")
         _models[key] = net.to(device).eval()
     return _models[key]

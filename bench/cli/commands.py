@@ -92,8 +92,7 @@ def run(
         return
     request = {"arguments": sys.argv[1:], "resolved": merged.model_dump(mode="json")}
     results = run_matrix(matrix, merged, request, no_train, debugging)
-    print_table(matrix, results, merged, format)
-    _fail([row.failure for row in matrix.rows if row.failure], failures)
+    _fail(print_table(matrix, results, merged, format), failures)
 
 
 def train(
@@ -173,8 +172,7 @@ def table(
 
     matrix = plan_matrix(merged, epochs, failures)
     add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
-    print_table(matrix, Store(merged.paths.store), merged, format)
-    _fail([], failures)
+    _fail(print_table(matrix, Store(merged.paths.store), merged, format), failures)
 
 
 def list_names(

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.files import read_json
 from bench.plan import Matrix, is_pretrained
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
-from bench.report.rows import make_lines
+from bench.report.rows import ABSENT, make_lines
 from bench.report.table import Format, budget_lines, render
 from bench.spaces import Space, space_of
 from bench.store import Store
@@ -30,14 +30,15 @@ NOTES: dict[Space, str] = {
 }
 
 
-def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> None:
-    """The table, and under it what its numbers are and what they cost."""
+def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> list[str]:
+    """The table, and under it what its numbers are and what they cost. Returns what rows failed of, one line each."""
     rows = [(row.dataset, row.label, row.cells, row.failure) for row in matrix.rows]
     lines = make_lines(rows, store, config.run.examples)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     typer.echo(render(lines, matrix.eps, config.run.baseline, form, colour), nl=False)
+    failures = [line.failure for line in lines if line.failure and line.failure != ABSENT]
     if form not in ("terminal", "markdown"):
-        return
+        return failures
     how = protocol[config.run.protocol]
     marks = "bold: best, underlined: second" if colour or form == "markdown" else "* best, _ second"
     typer.echo(
@@ -49,6 +50,7 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> N
     for line in lines:
         if line.failure:
             typer.echo(f"{line.model} on {line.dataset}: {line.failure}")
+    return failures
 
 
 def print_cards(matrix: Matrix, config: Config) -> None:

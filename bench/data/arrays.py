@@ -49,7 +49,7 @@ def read_npz(path: Path, name: str) -> Arrays:
             if missing:
                 raise BenchError(f"data set '{name}': {path} lacks {', '.join(missing)}; it needs {', '.join(FIELDS)}.")
             return Arrays(**{field: file[field] for field in FIELDS})
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise BenchError(
             f"data set '{name}': {path} is damaged or no .npz ({first_line(error)}); make it anew."
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.arrays import Arrays, content_hash, read_npz
+from bench.data.arrays import FIELDS, Arrays, content_hash, read_npz
 from bench.errors import BenchError, first_line
 from bench.registry import Entry
 from bench.registry import dataset as datasets
@@ -69,9 +69,14 @@ def _registered(entry: Entry, folder: Path) -> Arrays:
         raise
     except Exception as error:
         raise BenchError(f"data set '{entry.name}' failed to load: {first_line(error)}.") from error
-    if not isinstance(arrays, Arrays):
-        arrays = Arrays(**arrays)
-    return arrays
+    if isinstance(arrays, Arrays):
+        return arrays
+    try:
+        return Arrays(**{key: np.ascontiguousarray(value) for key, value in dict(arrays).items()})
+    except (TypeError, ValueError) as error:
+        raise BenchError(
+            f"data set '{entry.name}': its loader must return a dict of {', '.join(FIELDS)} ({first_line(error)})."
+        ) from error
 
 
 def _dataset(name: str, arrays: Arrays, traits: Mapping[str, Any]) -> Dataset:

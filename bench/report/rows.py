@@ -7,9 +7,12 @@ from fractions import Fraction
 import numpy as np
 
 from bench.cells import Cell
+from bench.errors import BenchError
 from bench.outcomes import Budget, Outcomes
 from bench.statistics import wilson
 from bench.store import Store
+
+ABSENT = "not in the store"
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,26 @@ def make_lines(rows: Iterable[tuple[str, str, list[Cell], str]], store: Store, e
         examples: the first n test images, 0: all. Cells the store lacks leave their column empty.
     """
     lines: list[Line] = []
-    for dataset, label, cells, failure in rows:
-        by_attack: dict[str, Line] = {}
+    for dataset, label, cells, failed in rows:
+        failure = failed
+        by_attack: dict[tuple[str, str], Line] = {}
         for cell in cells:
-            outcomes = store.outcomes(cell, examples)
+            try:
+                outcomes = store.outcomes(cell, examples)
+                spent = store.budget(cell, examples) if outcomes else Budget()
+            except BenchError as error:
+                failure = failure or str(error)
+                continue
             if outcomes is None:
                 continue
-            line = by_attack.setdefault(cell.attack_label, Line(dataset, label, cell.attack_label))
+            line = by_attack.setdefault((cell.attack, cell.attack_label), Line(dataset, label, cell.attack_label))
             line.clean = clean_share(outcomes)
             line.robust[cell.eps] = robust_share(outcomes)
-            line.budget.add(store.budget(cell, examples))
+            line.budget.add(spent)
             line.unconverged += _unconverged(cell, outcomes)
         lines += by_attack.values()
         if failure or not by_attack:
-            lines.append(Line(dataset, label, failure=failure or "not in the store"))
+            lines.append(Line(dataset, label, failure=failure or ABSENT))
     return lines
 
 

@@ -14,6 +14,7 @@ from bench.errors import BenchError, unknown
 from bench.names import ModelSpec, Spec, parse_model
 from bench.registry import Entry, model, recipe
 from bench.training.foreign import Foreign, declared_checkpoint
+from models.images import Images
 
 _SETTINGS: dict[str, type] = {
     "epochs": int,
@@ -34,6 +35,7 @@ class Job:
         architecture, options: the registered model and all its options.
         recipe, recipe_options: likewise.
         settings: epochs, batch_size, lr, betas, grad_clip, augment, autocast.
+        images, augment: what the data set declares of its images, and whether it asks for augmentation.
         seed: training seed.
         foreign: weights trained elsewhere; then nothing is trained.
         sources: by option of the recipe, the jobs of models it is made from.
@@ -48,6 +50,8 @@ class Job:
     dataset: str
     train_hash: str
     seed: int
+    images: Images
+    augment: bool
     foreign: Foreign | None = None
     sources: Mapping[str, "Job"] = field(default_factory=dict)
 
@@ -65,6 +69,8 @@ class Job:
             "settings": dict(self.settings),
             "dataset": self.dataset,
             "train_data": self.train_hash,
+            "images": {"classes": self.images.classes, "mean": self.images.mean, "std": self.images.std},
+            "augment": self.augment and bool(self.settings["augment"]),
             "seed": self.seed,
             **({"foreign": self.foreign.identity()} if self.foreign else {}),
             **({"sources": {k: job.identity() for k, job in self.sources.items()}} if self.sources else {}),
@@ -100,8 +106,8 @@ def canonical(content: Any) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as part of a path."""
-    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_")
+    """A name as part of a path, at most 80 characters."""
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_")[:80]
 
 
 def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: int | None = None) -> Job:
@@ -133,7 +139,21 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     resolved = how.resolve(own)
     needed = {option: parse_model(resolved[option]) for option in how.traits.get("sources", ())}
     sources = {option: make_job(source, data, config, seed, epochs) for option, source in needed.items()}
-    return Job(str(spec), entry, options, how, resolved, settings, data.name, data.train_hash, seed, foreign, sources)
+    return Job(
+        label=str(spec),
+        architecture=entry,
+        options=options,
+        recipe=how,
+        recipe_options=resolved,
+        settings=settings,
+        dataset=data.name,
+        train_hash=data.train_hash,
+        seed=seed,
+        images=data.images,
+        augment=data.augment,
+        foreign=foreign,
+        sources=sources,
+    )
 
 
 def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any]]:
@@ -149,7 +169,17 @@ def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any
     return entry, entry.resolve({**applicable, **(declared.options if declared else {}), **given})
 
 
+def check_groups(config: Config) -> None:
+    """Raise BenchError for a section [options.GROUP] that no model belongs to."""
+    groups = {entry.group for entry in model if entry.group}
+    for group in config.options:
+        if group not in groups:
+            raise unknown("section of [options]", group, groups)
+
+
 def _check_group(group: str, options: Mapping[str, Any]) -> None:
+    if not options:
+        return
     defaults: dict[str, set[Any]] = {}
     for entry in model:
         if entry.group == group:
@@ -180,9 +210,10 @@ def _settings(train: Train, how: Entry, dataset: str, epochs: int | None) -> dic
 def _convert(key: str, value: str) -> Any:
     kind = _SETTINGS[key]
     try:
-        converted = value.lower() in ("true", "1", "yes") if kind is bool else kind(value)
-    except ValueError:
-        raise BenchError(f"recipe option {key}={value}: expected {kind.__name__}.") from None
+        converted = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+    except (ValueError, KeyError):
+        expected = "true or false" if kind is bool else kind.__name__
+        raise BenchError(f"recipe option {key}={value}: expected {expected}.") from None
     if kind is not bool and converted < (0 if key == "grad_clip" else 1e-12):
         raise BenchError(f"recipe option {key}={value}: must be positive.")
     return converted

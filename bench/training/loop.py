@@ -22,15 +22,17 @@ from torch import Tensor, nn
 from bench.config import Train
 from bench.data.load import Dataset, as_pixels
 from bench.environment import describe, make_exact
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 from bench.files import write_atomically, write_json
 from bench.progress import progress
+from bench.registry import Entry
 from bench.statistics import wilson
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
 from bench.training.foreign import fill_foreign
 from bench.training.job import Job
 from bench.training.recipes import Moment, Schedule, cosine
+from models.images import Images
 
 LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "seconds")
 
@@ -38,13 +40,24 @@ LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "sec
 def build_model(job: Job, data: Dataset) -> nn.Module:
     """The architecture with its initial weights, which the training seed determines, or those it comes with."""
     images = job.foreign.images(data.images) if job.foreign else data.images
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed(job.seed, "weights"))
-        model = job.architecture.target(images, **job.options)
-    if not isinstance(model, nn.Module):
-        raise BenchError(f"model '{job.architecture.name}': its factory returned {type(model).__name__}, not a Module.")
+    model = initial_model(job.architecture, job.options, images, job.seed)
     if job.foreign:
         fill_foreign(model, job.foreign, job.architecture)
+    return model
+
+
+def initial_model(architecture: Entry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
+    """What the architecture's factory makes under the seed. Raises BenchError where it raises or makes no Module."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(seed, "weights"))
+        try:
+            model = architecture.target(images, **options)
+        except BenchError:
+            raise
+        except Exception as error:
+            raise BenchError(f"model '{architecture.name}': its factory failed, {first_line(error)}.") from error
+    if not isinstance(model, nn.Module):
+        raise BenchError(f"model '{architecture.name}': its factory returned {type(model).__name__}, not a Module.")
     return model
 
 
