@@ -35,7 +35,9 @@ def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="session")
 def config() -> Config:
-    return load_config(ROOT / "bench.toml")
+    """bench.toml, but training on one thread: several wait for each other wherever another job runs."""
+    base = load_config(ROOT / "bench.toml")
+    return base.model_copy(update={"train": base.train.model_copy(update={"threads": 1})})
 
 
 @pytest.fixture(scope="session")
