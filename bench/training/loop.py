@@ -48,7 +48,8 @@ def build_model(job: Job, data: Dataset) -> nn.Module:
 
 def initial_model(architecture: Entry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
     """What the architecture's factory makes under the seed. Raises BenchError where it raises or makes no Module."""
-    with torch.random.fork_rng(devices=[]):
+    # One thread: the orthogonal layer's initial weights differ in their last bits with several.
+    with torch.random.fork_rng(devices=[]), threads(1):
         torch.manual_seed(_seed(seed, "weights"))
         try:
             model = architecture.target(images, **options)
