@@ -136,6 +136,7 @@ class MonDEQBody(nn.Module):
             max_iter=settings.max_iter,
             steps=settings.gradient_steps,
             track=self.training,
+            image=True,
         )
 
     def _solve(self, cell: Cell, h: Tensor) -> Solution:

@@ -27,12 +27,21 @@ class Cell(Protocol):
 
 
 def attach(
-    cell: Cell, z_star: Tensor, h: Tensor, *, method: GradientName, tol: float, max_iter: int, steps: int, track: bool
+    cell: Cell,
+    z_star: Tensor,
+    h: Tensor,
+    *,
+    method: GradientName,
+    tol: float,
+    max_iter: int,
+    steps: int,
+    track: bool,
+    image: bool = False,
 ) -> Tensor:
     """z*, differentiable in h and in the cell's parameters.
 
     The value is z*, not f(z*, h): where f is expansive, one more application would magnify the
-    rounding that differs between batch sizes.
+    rounding that differs between batch sizes. Where f contracts, `image` asks for f(z*, h).
 
     Args:
         cell: the layer.
@@ -46,19 +55,21 @@ def attach(
         max_iter: vector–Jacobian products at most (`implicit`).
         steps: applications of f (`phantom`, `unrolled`).
         track: update batch normalisation's running statistics, by exactly this one evaluation.
+        image: return f(z*, h) in place of z*; a monotone layer's bounds are proven for that.
 
     `exact` and `implicit` have no second derivative; asking for one raises RuntimeError.
     """
     z_star = z_star.detach()
     value = cell(z_star, h, track)
     count(f_evaluations=len(h))
+    result = value.detach() if image else z_star
     if not value.requires_grad:
-        return z_star
+        return result
     if method == "one-step":
-        return _with_value(value, z_star)
+        return _with_value(value, result)
     if method in ("phantom", "unrolled"):
         start = z_star if method == "phantom" else torch.zeros_like(z_star)
-        return _with_value(_apply(cell, start, h, steps), z_star)
+        return _with_value(_apply(cell, start, h, steps), result)
     solve_adjoint = _exact(cell, z_star, h) if method == "exact" else _implicit(cell, z_star, h, tol, max_iter)
 
     def adjoint(gradient: Tensor) -> Tensor:
@@ -70,7 +81,7 @@ def attach(
             return solve_adjoint(exact)
 
     value.register_hook(adjoint)
-    return _with_value(value, z_star)
+    return _with_value(value, result)
 
 
 def _with_value(differentiable: Tensor, value: Tensor) -> Tensor:
