@@ -78,8 +78,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 def _fingerprint(model: nn.Module) -> bytes:
     """Figures of every parameter and buffer that a change of the model would move."""
-    tensors = [t.detach().double() for t in (*model.parameters(), *model.buffers())]
-    return torch.tensor([float(f) for t in tensors for f in (t.sum(), t.abs().sum())]).numpy().tobytes()
+    state = [t.detach() for t in (*model.parameters(), *model.buffers())]
+    floats = [t if t.is_floating_point() else t.double() for t in state]
+    figures = [figure for t in floats for figure in (t.sum(dtype=torch.float64), t.abs().sum(dtype=torch.float64))]
+    # One transfer for all of them, not one a tensor.
+    return torch.stack(figures).cpu().numpy().tobytes() if figures else b""
 
 
 def _name(search: Search) -> str:

@@ -118,14 +118,9 @@ def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> 
     return plans
 
 
-def is_pretrained(job: Job) -> bool:
-    """Whether the model's weights come with it, so that no recipe is run."""
-    return job.pretrained
-
-
 def trained(job: Job, checkpoints: Path) -> bool:
     """Whether nothing has to be trained for this job."""
-    if is_pretrained(job):
+    if job.pretrained:
         return True
     path = job.checkpoint(checkpoints)
     return path.exists() and card_path(path).exists()
@@ -186,7 +181,7 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
 
 def _source(row: Row, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
     source = Source(row.label, job.architecture.name, dict(job.options), "", job.seed)
-    if is_pretrained(job):
+    if job.pretrained:
         weights = weights_hash(build_model(job, data).state_dict())
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)

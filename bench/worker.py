@@ -152,10 +152,12 @@ def load_model(source: Source, data: Dataset, device: str, expected: str) -> nn.
         images = foreign.images(data.images) if foreign else data.images
         net = initial_model(entry, source.options, images, source.train_seed)
         if foreign:
-            fill_foreign(net, foreign, entry)
+            found = fill_foreign(net, foreign, entry)
         elif source.checkpoint:
-            load_weights(Path(source.checkpoint), net)
-        if weights_hash(net.state_dict()) != expected:
+            found = load_weights(Path(source.checkpoint), net)
+        else:
+            found = weights_hash(net.state_dict())
+        if found != expected:
             raise BenchError(f"model '{source.label}': its factory gives other weights each time; load fixed ones.")
         _models[key] = net.to(device).eval()
     return _models[key]

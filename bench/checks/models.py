@@ -10,7 +10,7 @@ from torch.nn import functional
 from bench.config import Config
 from bench.data.load import as_pixels
 from bench.names import parse_model
-from bench.plan import is_pretrained, load_datasets, trained
+from bench.plan import load_datasets, trained
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model
@@ -24,7 +24,7 @@ def model_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], 
     job = make_job(parse_model(name), data, config, config.run.train_seed)
     net = build_model(job, data)
     path = job.checkpoint(config.paths.checkpoints)
-    if not is_pretrained(job) and trained(job, config.paths.checkpoints):
+    if not job.pretrained and trained(job, config.paths.checkpoints):
         load_weights(path, net)
     net.eval()
     x, y = as_pixels(data.x_test[:IMAGES]), data.y_test[:IMAGES]

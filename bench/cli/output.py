@@ -14,7 +14,7 @@ from bench.config import Config
 from bench.cost import estimate
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.plan import Matrix, is_pretrained
+from bench.plan import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.report.rows import ABSENT, make_lines
 from bench.report.table import Format, budget_lines, render
@@ -57,7 +57,7 @@ def print_cards(matrix: Matrix, config: Config) -> None:
     """What was trained, and how good it is on clean test images."""
     table = []
     for row in matrix.rows:
-        if row.job is None or row.failure or is_pretrained(row.job):
+        if row.job is None or row.failure or row.job.pretrained:
             continue
         path = row.job.checkpoint(config.paths.checkpoints)
         card = read_json(card_path(path))
