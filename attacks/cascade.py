@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attacks.contract import Search
 from attacks.draws import Draws
+from attacks.losses import margin
 from bench.registry import Entry
 
 STANDING = -1  # in `broken_by`: no stage broke the example
@@ -32,9 +33,16 @@ class Trail:
 
 @dataclass(frozen=True)
 class Cascade:
-    """A search whose stages are searches of their own, in order. A misclassified example is left alone."""
+    """A search whose stages are searches of their own, in order. A misclassified example is left alone.
+
+    Attributes:
+        stages: the searches by name.
+        warm: keep, of an example that still stands, the image of the largest margin found so far instead of the
+            clean one, and hand it to each stage as `start`.
+    """
 
     stages: Mapping[str, Search]
+    warm: bool = False
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
         """The whole cascade at once."""
@@ -54,7 +62,8 @@ class Cascade:
         """Go on where the trail ends.
 
         Args:
-            trail: brought up to date stage by stage.
+            trail: brought up to date stage by stage. One that begins with images (and who broke them) of a
+                smaller radius carries these on.
             after: called when a stage is through, for whoever wants to keep the trail.
         """
         images = x.clone() if trail.images is None else trail.images.to(x)
@@ -65,17 +74,28 @@ class Cascade:
         for number, search in list(enumerate(self.stages.values()))[trail.done :]:
             rows = (right & (broken_by == STANDING)).nonzero().flatten()
             if len(rows):
-                found = search(model, x[rows], y[rows], eps[rows], draws.of(rows.tolist())).detach()
+                start = {"start": images[rows]} if self.warm else {}
+                found = search(model, x[rows], y[rows], eps[rows], draws.of(rows.tolist()), **start).detach()
                 with torch.no_grad():
-                    wrong = model(found).argmax(1) != y[rows]
-                images[rows[wrong]] = found[wrong]
+                    logits = model(found)
+                    taken = wrong = logits.argmax(1) != y[rows]
+                    if self.warm:
+                        taken = wrong | (margin(logits, y[rows]) > margin(model(images[rows]), y[rows]))
+                images[rows[taken]] = found[taken]
                 broken_by[rows[wrong]] = number
             trail.done, trail.images, trail.broken_by = number + 1, images, broken_by
             after()
         return images
 
 
+def better_of(model: nn.Module, y: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Per example the image of the larger margin."""
+    with torch.no_grad():
+        larger = margin(model(first), y) > margin(model(second), y)
+    return torch.where(larger.view(-1, 1, 1, 1), first, second)
+
+
 def bind(entry: Entry, options: Mapping[str, Any]) -> Search:
     """A registered attack with its options bound; a Cascade where its trait `stages` builds them."""
     stages = entry.traits.get("stages")
-    return Cascade(stages(**options)) if stages else partial(entry.target, **options)
+    return Cascade(stages(**options), bool(entry.traits.get("warm"))) if stages else partial(entry.target, **options)

@@ -1,5 +1,6 @@
 """The DEQ family: extractor, equilibrium, Lyapunov module, orthogonal layer, classifier (Fig. 1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -9,15 +10,19 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from bench.registry import model
 from models.cell import ImplicitCell
+from models.equilibrium.gradient import Cell, with_value
 from models.equilibrium.layer import Equilibrium
 from models.equilibrium.options import EVAL_OPTIONS, SolverOptions
 from models.extractors import ExtractorName, make_extractor, state_size
 from models.images import Classifier, Images
 from models.lyapunov import Lyapunov
 from models.precision import full_precision
+from models.views import Parts, View, state_views
 
 Readout = Literal["field", "step", "output", "features"]
 Orthogonal = Literal["none", "layer", "classifier"]
+# (z, F(z), h) to what is handed on.
+Stabilise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,23 @@ class Stabilised(nn.Module):
         super().__init__()
         self.lyapunov, self.readout, self.alpha = lyapunov, readout, alpha
 
-    def forward(self, z: Tensor, residual: Tensor, h: Tensor) -> Tensor:
-        """Args: z = z* with its gradient, (N, n); residual = F(z*), detached; h = features."""
+    def forward(self, z: Tensor, residual: Tensor, h: Tensor, detached: bool = False) -> Tensor:
+        """Args: z = z* with its gradient, (N, n); residual = F(z*), detached; h = features; `detached`: ∇V constant."""
         if self.readout == "output":
-            return self.lyapunov.project(z, z, self.alpha)
+            return self.lyapunov.project(z, z, self.alpha, detached)
         if self.readout == "features":
-            return self.lyapunov.project(z, h, self.alpha)
+            return self.lyapunov.project(z, h, self.alpha, detached)
         # F(z*(x), x) = 0 for every x, so its total derivative vanishes: the gradient goes through z* alone.
-        stable = self.lyapunov.project(residual, z, self.alpha)
+        stable = self.lyapunov.project(residual, z, self.alpha, detached)
         return stable if self.readout == "field" else z + stable
+
+    def bypassed(self, z: Tensor, residual: Tensor, h: Tensor) -> Tensor:
+        """The same value, but backward passes z's gradient on as if nothing had been projected.
+
+        `field` hands on no z to pass it to: there the slope is −α/2, exact wherever g(z) ≤ g(0).
+        """
+        slope = -self.alpha / 2 if self.readout == "field" else 1.0
+        return with_value(slope * z, self(z, residual, h).detach())
 
 
 class DEQBody(nn.Module):
@@ -110,15 +123,36 @@ class DEQBody(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """The features behind the orthogonal layer, (N, n): what Fig. 3 shows."""
         with full_precision(self.extractor(x)) as h:
-            z = self.equilibrium(h)
-            if self.stabilised is not None:
-                z = self.stabilised(z, self._field(z, h), h)
-            return cast(Tensor, self.orthogonal(z))
+            return self._handed_on(self.equilibrium(h), h, self.stabilised)
+
+    def views(self) -> dict[str, nn.Module]:
+        """Ways to other gradients (`state_views`); with a Lyapunov module also `detached`, where ∇V is taken
+        as constant, and `no-projection`, where backward passes the projection by."""
+        found = state_views(self, lambda: Parts(self.extractor, cast(Cell, self.equilibrium.cell), self._read))
+        if self.stabilised is not None:
+            ways: dict[str, Stabilise] = {
+                "no-projection": self.stabilised.bypassed,
+                "detached": partial(self.stabilised, detached=True),
+            }
+            found |= {name: View(self, partial(self._through, way)) for name, way in ways.items()}
+        return found
 
     def diagnostics(self, x: Tensor) -> dict[str, Tensor]:
         """Solver residual and iterations per image, (N,)."""
         solution = self.equilibrium.solve(self.extractor(x))
         return {"residual": solution.residual, "iterations": solution.iterations}
+
+    def _through(self, stabilise: Stabilise, x: Tensor) -> Tensor:
+        with full_precision(self.extractor(x)) as h:
+            return cast(Tensor, self.classifier(self._handed_on(self.equilibrium(h), h, stabilise)))
+
+    def _read(self, z: Tensor, h: Tensor) -> Tensor:
+        return cast(Tensor, self.classifier(self._handed_on(z, h, self.stabilised)))
+
+    def _handed_on(self, z: Tensor, h: Tensor, stabilise: Stabilise | None) -> Tensor:
+        if stabilise is not None:
+            z = stabilise(z, self._field(z, h), h)
+        return cast(Tensor, self.orthogonal(z))
 
     def _field(self, z: Tensor, h: Tensor) -> Tensor:
         z, h = z.detach(), h.detach()

@@ -50,3 +50,8 @@ class Classifier(nn.Module):
         """Per-example figures (N,) of the body, such as the solver's residual; empty if it has none."""
         inner = getattr(self.body, "diagnostics", None)
         return cast(dict[str, Tensor], inner(self.normalize(x))) if inner else {}
+
+    def views(self) -> dict[str, nn.Module]:
+        """The body's other ways from images to logits, by name, for attacks; empty if it has none."""
+        inner = getattr(self.body, "views", None)
+        return {name: nn.Sequential(self.normalize, view) for name, view in inner().items()} if inner else {}

@@ -61,13 +61,15 @@ class Lyapunov(nn.Module):
         slope = smooth_relu_slope(above, self.d) * smooth_relu_slope(pre, self.d)
         return value, slope[:, None] * icnn_gradient + 2 * self.eta * z
 
-    def project(self, field: Tensor, z: Tensor, alpha: float) -> Tensor:
+    def project(self, field: Tensor, z: Tensor, alpha: float, detached: bool = False) -> Tensor:
         """Proj(F; z): the vector nearest to F with ∇V(z)·F ≤ −αV(z), (N, n).
 
         Eq. 8 with its two cases exchanged, as in Manek & Kolter (2019): project where
         φ = ∇V·F + αV > 0. Where ∇V vanishes (z = 0) the condition holds for every F.
+        `detached` takes ∇V as a constant in backward; the value is the same.
         """
         value, gradient = self.value_and_gradient(z)
+        gradient = gradient.detach() if detached else gradient
         phi = torch.relu((gradient * field).sum(1) + alpha * value)
         square = gradient.square().sum(1)
         factor = torch.where(square > 0, phi / torch.where(square > 0, square, 1), 0)

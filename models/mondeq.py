@@ -17,6 +17,7 @@ from models.equilibrium.solve import Solution, solve
 from models.images import Classifier, Images
 from models.interval import Bounds, propagate, rounding, worst_margins
 from models.monotone import Monotone, MonotoneCell
+from models.views import Parts, state_views
 
 Form = Literal["dense", "3", "7"]
 Radius = float | Tensor
@@ -98,6 +99,10 @@ class MonDEQBody(nn.Module):
         """What the last layer reads, (N, features)."""
         return cast(Tensor, self.tail(self._state(self.injection(x) + self.bias)))
 
+    def views(self) -> dict[str, nn.Module]:
+        """Ways to other gradients (`state_views`)."""
+        return state_views(self, self._parts)
+
     def diagnostics(self, x: Tensor) -> dict[str, Tensor]:
         """Solver residual and iterations per image, (N,)."""
         solution = self._solve(MonotoneCell(self.monotone.operator()), (self.injection(x) + self.bias).flatten(1))
@@ -121,6 +126,13 @@ class MonDEQBody(nn.Module):
         flat = enclose(cell, h.map(lambda t: t.flatten(1)), solver_tol=self.settings[False].tol)
         state = flat.map(lambda t: t.view_as(h.lower))
         return state, propagate(self.tail, state, slack)
+
+    def _parts(self) -> Parts:
+        def read(z: Tensor, h: Tensor) -> Tensor:
+            return cast(Tensor, self.head(self.tail(z.view(-1, *self.monotone.shape))))
+
+        cell = MonotoneCell(self.monotone.operator())
+        return Parts(lambda x: (self.injection(x) + self.bias).flatten(1), cell, read)
 
     def _state(self, h: Tensor) -> Tensor:
         return self._equilibrium(MonotoneCell(self.monotone.operator()), h.flatten(1)).view_as(h)

@@ -66,10 +66,10 @@ def attach(
     if not value.requires_grad:
         return result
     if method == "one-step":
-        return _with_value(value, result)
+        return with_value(value, result)
     if method in ("phantom", "unrolled"):
         start = z_star if method == "phantom" else torch.zeros_like(z_star)
-        return _with_value(_apply(cell, start, h, steps), result)
+        return with_value(_apply(cell, start, h, steps), result)
     solve_adjoint = _exact(cell, z_star, h) if method == "exact" else _implicit(cell, z_star, h, tol, max_iter)
 
     def adjoint(gradient: Tensor) -> Tensor:
@@ -81,10 +81,10 @@ def attach(
             return solve_adjoint(exact)
 
     value.register_hook(adjoint)
-    return _with_value(value, result)
+    return with_value(value, result)
 
 
-def _with_value(differentiable: Tensor, value: Tensor) -> Tensor:
+def with_value(differentiable: Tensor, value: Tensor) -> Tensor:
     """`value` to the bit (the added difference is zero), with the gradient of `differentiable`."""
     return value + (differentiable - differentiable.detach())
 

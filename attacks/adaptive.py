@@ -1,0 +1,122 @@
+"""The strongest there is here against implicit models: a cascade of searches, per example broken by any.
+
+It does what breaks such defences where their own gradient does not: gradients through the unrolled solver and
+its intermediate states (Yang et al. 2022), the Lyapunov projection passed by or its ∇V held constant, images
+found on the undefended twin, and queries without any gradient. AutoAttack's outcomes are not mixed in.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from attacks.apgd import find_views, random_start, search
+from attacks.autoattack import Options as AutoAttackOptions
+from attacks.autoattack import stages as autoattack_stages
+from attacks.cascade import Cascade, better_of
+from attacks.contract import Search
+from attacks.draws import Draws
+from attacks.losses import LossName
+from bench.registry import attack
+
+# In the order they run: what breaks most, cheapest, first. Restarts number the examples' random draws.
+OWN: dict[str, tuple[LossName, int]] = {
+    "apgd-ce": ("ce", 0),
+    "apgd-margin-t": ("margin-targeted", 1),
+    "apgd-margin": ("margin", 2),
+}
+VIEWS = ("unrolled", "intermediate", "simultaneous", "no-projection", "detached", "twin")
+MEMBERS = (*OWN, *VIEWS, "square")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the cascade is made of.
+
+    Attributes:
+        members: which, joined by `+`, in this order; `all` is every one of them.
+        iterations: gradient steps per search (per target, of a targeted one).
+        targets: classes aimed at, at most.
+        queries: forwards of Square per image.
+        twin: the undefended twin, a model's name; auto: the extractor alone, trained as the model was.
+    """
+
+    members: str = "all"
+    iterations: int = 100
+    targets: int = 9
+    queries: int = 5000
+    twin: str = "auto"
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.chosen() if name not in MEMBERS]
+        if unknown or len(set(self.chosen())) != len(self.chosen()):
+            raise ValueError(f"members={self.members!r}: all, or join by + each at most once, of {', '.join(MEMBERS)}")
+        for name in ("iterations", "targets", "queries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def chosen(self) -> list[str]:
+        return list(MEMBERS) if self.members == "all" else self.members.split("+")
+
+
+def stages(**options: Any) -> dict[str, Search]:
+    """The members chosen, in order; raises ValueError for bad options."""
+    chosen = Options(**options)
+    return {name: _member(name, chosen) for name in chosen.chosen()}
+
+
+@attack("adaptive", options=Options, stages=stages, warm=True, twin="twin", label="adaptive")
+def adaptive(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:
+    """Adaptive worst case: APGD on three losses, along every view of an implicit model, from its twin, and Square."""
+    return Cascade(stages(**options), warm=True)(model, x, y, eps, draws)
+
+
+def _member(name: str, options: Options) -> Search:
+    if name == "square":
+        square = AutoAttackOptions(attacks="square", queries=options.queries)
+        return _without_start(autoattack_stages(**vars(square))["square"])
+    if name in OWN:
+        return partial(_own, *OWN[name], options)
+    return partial(_along, name, options)
+
+
+def _own(
+    loss: LossName,
+    restart: int,
+    options: Options,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: Tensor,
+    draws: Draws,
+    start: Tensor,
+) -> Tensor:
+    """Along the model's own gradient; the margin from the best image so far, the other losses from a fresh start."""
+    begin = start if loss == "margin" else random_start(x, eps, draws, restart)
+    steps, targets = options.iterations, options.targets
+    return search(model, x, y, eps, begin, loss=loss, steps=steps, targets=targets, guide=None)
+
+
+def _along(
+    name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, start: Tensor
+) -> Tensor:
+    """Along a view's gradient, first of the cross-entropy from a fresh start, then of the margin from the best
+    image so far. A model without that view is left as it is."""
+    guide = find_views(model).get(name)
+    if guide is None:
+        return start
+    fresh = random_start(x, eps, draws, len(OWN) + VIEWS.index(name))
+    half = max(1, options.iterations // 2)
+    found = search(model, x, y, eps, fresh, loss="ce", steps=half, targets=1, guide=guide)
+    # From the better of the two; whoever is broken already is returned by the search at once.
+    begin = better_of(model, y, found, start)
+    return search(model, x, y, eps, begin, loss="margin", steps=half, targets=1, guide=guide)
+
+
+def _without_start(inner: Callable[..., Tensor]) -> Search:
+    def fresh(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, start: Tensor) -> Tensor:
+        return inner(model, x, y, eps, draws)
+
+    return fresh
