@@ -67,7 +67,7 @@ def stages(**options: Any) -> dict[str, Search]:
     return {name: _member(name, chosen) for name in chosen.chosen()}
 
 
-@attack("adaptive", options=Options, stages=stages, warm=True, twin="twin", label="adaptive")
+@attack("adaptive", options=Options, stages=stages, warm=True, nested=True, twin="twin", label="adaptive")
 def adaptive(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:
     """Adaptive worst case: APGD on three losses, along every view of an implicit model, from its twin, and Square."""
     return Cascade(stages(**options), warm=True)(model, x, y, eps, draws)

@@ -33,3 +33,9 @@ def paper_normalized(eps: Fraction) -> Plan:
 def standard(eps: Fraction) -> Plan:
     """AutoAttack as RobustBench runs it: APGD-CE, APGD-T, FAB-T and Square, with their own budgets."""
     return {"autoattack": {"attacks": "apgd-ce+apgd-t+fab-t+square", "iterations": 100, "targets": 9, "queries": 5000}}
+
+
+@protocol("adaptive")
+def adaptive(eps: Fraction) -> Plan:
+    """The worst case: every search of `adaptive`, each radius going on from the next smaller one."""
+    return {"adaptive": {}}

@@ -45,6 +45,8 @@ class Cell:
         attack_label: as the table prints it.
         eps: radius as a fraction of the pixel range.
         identity: everything that determines the outcomes.
+        twin: the model's undefended twin, for attacks that start there.
+        smaller: the cell at the next smaller radius, whose images this one goes on from (worst case over ε).
     """
 
     source: Source
@@ -58,6 +60,8 @@ class Cell:
     seed: int
     batch: int
     identity: dict[str, Any] = field(hash=False, compare=False, default_factory=dict)
+    twin: Source | None = None
+    smaller: "Cell | None" = None
 
     def key(self) -> str:
         """SHA-256 of the canonical identity."""
@@ -80,11 +84,7 @@ class Cell:
 
 def cell_identity(
     *,
-    architecture: str,
-    implementation: str,
-    options: dict[str, Any],
-    weights: str,
-    normalisation: dict[str, Any],
+    model: dict[str, Any],
     dataset: str,
     test_hash: str,
     protocol: str,
@@ -96,17 +96,19 @@ def cell_identity(
     seed: int,
     device: str,
     batch: int,
+    twin: dict[str, Any] | None = None,
+    chain: list[str] | None = None,
 ) -> dict[str, Any]:
-    """What a cell's key is the hash of. Nothing of order, time or place; device is the class alone."""
+    """What a cell's key is the hash of. Nothing of order, time or place; device is the class alone.
+
+    Args:
+        model: architecture, implementation, options, weights' hash, mean and std.
+        twin: the same of the undefended twin, where the attack starts from one.
+        chain: the smaller radii a nested cell goes on from, ascending.
+    """
     return {
         "schema": SCHEMA,
-        "model": {
-            "architecture": architecture,
-            "implementation": implementation,
-            "options": options,
-            "weights": weights,
-            **normalisation,
-        },
+        "model": model,
         "data": {"name": dataset, "split": "test", "hash": test_hash},
         "protocol": {"name": protocol, "implementation": protocol_implementation},
         "attack": {"name": attack, "implementation": attack_implementation, "options": attack_options},
@@ -115,4 +117,6 @@ def cell_identity(
         "dtype": "float32",
         "device": device,
         "engine": {"name": "reference", "version": 1, "batch": batch},
+        **({} if twin is None else {"twin": twin}),
+        **({} if chain is None else {"chain": chain}),
     }

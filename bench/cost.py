@@ -1,7 +1,7 @@
 """What a run would cost, measured on a few of its own images: `--dry-run`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attacks.apgd import find_views
 from attacks.cascade import bind
 from attacks.draws import Draws
 from bench.cells import SHARD
@@ -67,9 +68,9 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     ready = trained(row.job, config.paths.checkpoints)
     count = config.train.threads or training_threads(model)
     training = 0.0 if ready else _training_seconds(row, data, model, device, count)
-    if ready:
-        if not row.job.pretrained:
-            load_weights(row.job.checkpoint(config.paths.checkpoints), model)
+    if ready and not row.job.pretrained:
+        load_weights(row.job.checkpoint(config.paths.checkpoints), model)
+    if ready and all(trained(twin, config.paths.checkpoints) for twin in row.twins.values()):
         add_cells(row, matrix, config, device.type)
     model.eval()
     n = min(config.run.examples or len(data.x_test), len(data.x_test))
@@ -92,11 +93,15 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
 
 
 class Unbreakable(nn.Module):
-    """Logits for class 0, whatever the image: on nothing does a cascade spend more."""
+    """Logits for class 0, whatever the image: on nothing does a cascade spend more. Its views are itself."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, views: Sequence[str]) -> None:
         super().__init__()
         self.logits = functional.one_hot(torch.tensor(0), classes).float()
+        self.named = views
+
+    def views(self) -> dict[str, nn.Module]:
+        return {name: nn.Sequential(self) for name in self.named}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits + 0 * x.flatten(1).sum(1, keepdim=True)
@@ -105,19 +110,23 @@ class Unbreakable(nn.Module):
 def _counts(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> tuple[int, int]:
     """Forwards and backwards on the probe's images; those of a cascade at most."""
     if plan.entry.traits.get("stages"):
-        return _most(plan.entry.name, tuple(plan.options.items()), data.images)
+        views = (*find_views(model), *(["twin"] if plan.entry.traits.get("twin") else []))
+        return _most(plan.entry.name, tuple(plan.options.items()), views, data.images)
     x, y, draws = data.x_test[:PROBE], data.y_test[:PROBE], partial(Draws, 0, data.test_hash)
     search = bind(plan.entry, plan.options)
-    _, budget = evaluate(model, data.images.classes, search, x, y, float(plan.eps), range(PROBE), draws, PROBE, space)
+    _, budget, _ = evaluate(
+        model, data.images.classes, search, x, y, float(plan.eps), range(PROBE), draws, PROBE, space
+    )
     return budget.forwards, budget.backwards
 
 
 @lru_cache
-def _most(name: str, options: tuple[tuple[str, Any], ...], images: Images) -> tuple[int, int]:
-    """The same at every radius and for every model, and counted without one, which may be slow."""
+def _most(name: str, options: tuple[tuple[str, Any], ...], views: tuple[str, ...], images: Images) -> tuple[int, int]:
+    """The same at every radius and for every model of these views, and counted without one, which may be slow."""
     x, y = torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
     search, draws = bind(attack[name], dict(options)), partial(Draws, 0, "probe")
-    _, budget = evaluate(Unbreakable(images.classes), images.classes, search, x, y, 0.01, range(PROBE), draws, PROBE)
+    net = Unbreakable(images.classes, views)
+    _, budget, _ = evaluate(net, images.classes, search, x, y, 0.01, range(PROBE), draws, PROBE)
     return budget.forwards, budget.backwards
 
 

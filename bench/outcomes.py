@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from attacks.apgd import find_views
 from attacks.cascade import STANDING, Cascade, Trail
 from attacks.contract import ContractError, Search, linf, run_attack
 from attacks.draws import Draws
@@ -60,12 +61,35 @@ class Forget:
 FORGET = Forget()
 
 
-class Counted(nn.Module):
-    """A model that counts its forwards and backwards, and checks its logits' shape."""
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of the examples from a smaller radius.
 
-    def __init__(self, model: nn.Module, budget: Budget, classes: int) -> None:
+    Attributes:
+        outcomes: the columns, as `evaluate` gave them.
+        images: adversarial images, and of those that stand the best found, (N, C, H, W), float32.
+    """
+
+    outcomes: Outcomes
+    images: Tensor
+
+    def part(self, rows: slice) -> "Earlier":
+        return Earlier({name: column[rows] for name, column in self.outcomes.items()}, self.images[rows])
+
+
+class Counted(nn.Module):
+    """A model that counts its forwards and backwards, and checks its logits' shape; so do its views."""
+
+    def __init__(self, model: nn.Module, budget: Budget, classes: int, twin: nn.Module | None = None) -> None:
         super().__init__()
-        self.model, self.budget, self.classes = model, budget, classes
+        self.model, self.budget, self.classes, self.twin = model, budget, classes, twin
+
+    def views(self) -> dict[str, nn.Module]:
+        """The model's views, and its undefended twin under the name `twin`."""
+        found = dict(find_views(self.model))
+        if self.twin is not None:
+            found["twin"] = self.twin
+        return {name: Counted(view, self.budget, self.classes) for name, view in found.items()}
 
     def forward(self, x: Tensor) -> Tensor:
         logits = cast(Tensor, self.model(x))
@@ -93,7 +117,9 @@ def evaluate(
     batch: int,
     space: Space = "pixel",
     keep: Keep = FORGET,
-) -> tuple[Outcomes, Budget]:
+    twin: nn.Module | None = None,
+    earlier: Earlier | None = None,
+) -> tuple[Outcomes, Budget, Tensor]:
     """Outcomes of consecutive test examples, in order, and the budget they took.
 
     Args:
@@ -106,27 +132,32 @@ def evaluate(
         batch: images per batch; batches are cut at multiples of it.
         space: what is attacked and judged, the model or its body behind the normalisation.
         keep: what a cascade found before it was interrupted, and where it is kept from now on.
+        twin: the undefended twin, offered to the attack as a view.
+        earlier: outcomes and images at a smaller radius, which a cascade goes on from. Who was broken there is
+            broken here, by the same image.
 
     Returns:
         Columns index, label, clean, adversarial (predictions), broken, broken_by, linf, residual, each
         (N,). `broken` means classified correctly when clean and wrongly when attacked; `broken_by` is
-        the position of the cascade's stage that did it, −1 elsewhere; `linf` is in pixel units.
+        the position of the cascade's stage that did it, −1 elsewhere; `linf` is in pixel units. Then the
+        budget, and the final images, (N, C, H, W), on the CPU.
 
     Raises:
         BenchError: the model cannot be attacked in this space.
     """
     victim = in_space(model, space)
-    budget, earlier = Budget(), Budget()
-    counted = Counted(victim.model, budget, classes).eval()
+    budget, kept = Budget(), Budget()
+    counted = Counted(victim.model, budget, classes, twin).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     started = time.monotonic()
     parts: list[Outcomes] = []
+    finals: list[Tensor] = []
     with counting() as work, parametrize.cached():
 
         def spent() -> Budget:
             seconds = time.monotonic() - started
             total = replace(budget, f_evaluations=work.f_evaluations, vjps=work.vjps, seconds=seconds)
-            total.add(earlier)
+            total.add(kept)
             return total
 
         for start in range(0, len(x), batch):
@@ -136,14 +167,29 @@ def evaluate(
             with torch.no_grad():
                 clean = counted(images).argmax(1)
             # What was kept last holds what was spent on the batches before, too.
-            trail, earlier = keep.load(start) or (Trail(), earlier)
+            before = None if earlier is None else earlier.part(rows)
+            trail, kept = keep.load(start) or (_begin(before), kept)
             pursue = _followed(search, trail, keep, start, spent)
             pixel_space = space == "pixel"
             attacked = run_attack(
                 pursue, counted, images, labels, radius, draws(indices[rows]), pixel_space=pixel_space
             )
-            parts.append(_judge(victim, counted, images, labels, clean, attacked, trail, indices[rows]))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, spent()
+            judged = _judge(victim, counted, images, labels, clean, attacked, trail, indices[rows])
+            parts.append(judged if before is None else _carried(judged, before.outcomes))
+            finals.append(attacked.cpu())
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return columns, spent(), torch.cat(finals)
+
+
+def _begin(earlier: Earlier | None) -> Trail:
+    if earlier is None:
+        return Trail()
+    return Trail(0, earlier.images, torch.tensor(earlier.outcomes["broken_by"]))
+
+
+def _carried(judged: Outcomes, before: Outcomes) -> Outcomes:
+    """The verdict, but for examples that were broken at a smaller radius the verdict from there: same image."""
+    return {name: np.where(before["broken"], before[name], column) for name, column in judged.items()}
 
 
 def _followed(search: Search, trail: Trail, keep: Keep, start: int, spent: Callable[[], Budget]) -> Search:

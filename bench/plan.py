@@ -1,6 +1,6 @@
 """From a request (configuration and command line) to rows of cells."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +18,7 @@ from bench.spaces import space_of
 from bench.training.checkpoint import card_path, weights_hash
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
+from bench.twins import twin_job
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Row:
     """One model on one data set: how to train it, and its cells once its weights are there.
 
     `failure` says, in one line, why the row has no (or not all) numbers.
+    `twins` are the undefended twins that attacks start from, by how the attack's option names them.
     """
 
     label: str
     dataset: str
     job: Job | None = None
+    twins: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     failure: str = ""
 
@@ -78,12 +81,20 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) 
             try:
                 row.job = make_job(spec, data[name], config, run.train_seed, epochs)
                 row.label = str(spec)
+                row.twins = _twins(row.job, attacks, data[name], config)
             except BenchError as error:
                 if not plugin_failures or "unknown model" not in str(error):
                     raise
                 row.failure = f"{error} ({plugin_failures[0]})"
             rows.append(row)
     return Matrix(data, rows, attacks, eps)
+
+
+def _twins(job: Job, attacks: list[AttackPlan], data: Dataset, config: Config) -> dict[str, Job]:
+    options = [plan.entry.traits.get("twin") for plan in attacks]
+    named = {str(plan.options[option]) for plan, option in zip(attacks, options, strict=True) if option}
+    found = {name: twin_job(job, data, config, name) for name in sorted(named)}
+    return {name: twin for name, twin in found.items() if twin is not None}
 
 
 def load_datasets(config: Config) -> dict[str, Dataset]:
@@ -129,7 +140,8 @@ def trained(job: Job, checkpoints: Path) -> bool:
 def add_stored_cells(matrix: Matrix, config: Config, device: str) -> None:
     """Fill in the cells of every row whose weights are there; what keeps a row from it becomes its failure."""
     for row in matrix.rows:
-        if row.job is not None and not row.failure and trained(row.job, config.paths.checkpoints):
+        jobs = [] if row.job is None else [row.job, *row.twins.values()]
+        if jobs and not row.failure and all(trained(job, config.paths.checkpoints) for job in jobs):
             try:
                 add_cells(row, matrix, config, device)
             except BenchError as error:
@@ -137,19 +149,22 @@ def add_stored_cells(matrix: Matrix, config: Config, device: str) -> None:
 
 
 def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
-    """Fill in the cells of a row whose weights are there."""
+    """Fill in the cells of a row whose weights, and whose twins', are there.
+
+    A nested attack's cells form a chain of ascending radii.
+    """
     assert row.job is not None
     job, data = row.job, matrix.data[row.dataset]
-    source, weights = _source(row, job, data, config.paths.checkpoints)
+    source, facts = _model(row.label, job, data, config.paths.checkpoints)
+    twins = {name: _model(twin.label, twin, data, config.paths.checkpoints) for name, twin in row.twins.items()}
     how = protocol[config.run.protocol]
-    images = job.foreign.images(data.images) if job.foreign else data.images
-    for plan in matrix.attacks:
+    placed: dict[int, Cell] = {}
+    for position, plan in sorted(enumerate(matrix.attacks), key=lambda item: item[1].eps):
+        twin = twins.get(str(plan.options.get(plan.entry.traits.get("twin", ""))))
+        smaller = _next_smaller(plan, placed.values()) if plan.entry.traits.get("nested") else None
+        chain = [] if smaller is None else [*smaller.identity["chain"], str(smaller.eps)]
         identity = cell_identity(
-            architecture=job.architecture.name,
-            implementation=job.architecture.implementation(),
-            options=job.architecture.keyed(job.options),
-            weights=weights,
-            normalisation={"mean": images.mean, "std": images.std},
+            model=facts,
             dataset=data.name,
             test_hash=data.test_hash,
             protocol=how.name,
@@ -161,26 +176,49 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
             seed=config.run.seed,
             device=device,
             batch=config.run.batch_size,
+            twin=twin[1] if twin else None,
+            chain=chain if plan.entry.traits.get("nested") else None,
         )
-        row.cells.append(
-            Cell(
-                source=source,
-                dataset=data.name,
-                examples=len(data.x_test),
-                protocol=how.name,
-                attack=plan.entry.name,
-                attack_label=plan.label,
-                attack_options=plan.options,
-                eps=plan.eps,
-                seed=config.run.seed,
-                batch=config.run.batch_size,
-                identity=identity,
-            )
+        placed[position] = Cell(
+            source=source,
+            dataset=data.name,
+            examples=len(data.x_test),
+            protocol=how.name,
+            attack=plan.entry.name,
+            attack_label=plan.label,
+            attack_options=plan.options,
+            eps=plan.eps,
+            seed=config.run.seed,
+            batch=config.run.batch_size,
+            identity=identity,
+            twin=twin[0] if twin else None,
+            smaller=smaller,
         )
+    row.cells += [cell for _, cell in sorted(placed.items())]
 
 
-def _source(row: Row, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
-    source = Source(row.label, job.architecture.name, dict(job.options), "", job.seed)
+def _next_smaller(plan: AttackPlan, cells: Iterable[Cell]) -> Cell | None:
+    """The cell of the same attack at the largest radius below the plan's."""
+    below = [c for c in cells if (c.attack, c.attack_label) == (plan.entry.name, plan.label) and c.eps < plan.eps]
+    return max(below, key=lambda cell: cell.eps, default=None)
+
+
+def _model(label: str, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, dict[str, Any]]:
+    """Where a worker finds a model, and what of it keys a cell."""
+    source, weights = _source(label, job, data, checkpoints)
+    images = job.foreign.images(data.images) if job.foreign else data.images
+    return source, {
+        "architecture": job.architecture.name,
+        "implementation": job.architecture.implementation(),
+        "options": job.architecture.keyed(job.options),
+        "weights": weights,
+        "mean": images.mean,
+        "std": images.std,
+    }
+
+
+def _source(label: str, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
+    source = Source(label, job.architecture.name, dict(job.options), "", job.seed)
     if job.pretrained:
         weights = weights_hash(build_model(job, data).state_dict())
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights

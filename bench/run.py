@@ -33,24 +33,25 @@ def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
 def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed: bool, debug: bool) -> None:
     """Train the models without a checkpoint, and say so. A model that raises fails its own row alone."""
     for row in matrix.rows:
-        if row.job is None or trained(row.job, config.paths.checkpoints):
-            continue
-        if not allowed:
-            row.failure = (
-                f"no checkpoint of {row.label} on {row.dataset}; run `python -m bench train --models '{row.label}' "
-                f"--dataset {row.dataset}`, or leave --no-train out."
-            )
-            continue
-        say(f"no checkpoint of {row.label} on {row.dataset} (seed {row.job.seed}): training it now")
-        try:
-            data = matrix.data[row.dataset]
-            train(row.job, data, config.paths.checkpoints, device, config.train)
-        except BenchError as error:
-            row.failure = str(error)
-        except Exception as error:
-            if debug:
-                raise
-            row.failure = f"{row.label} failed in training: {first_line(error)}."
+        jobs = [] if row.job is None else [row.job, *row.twins.values()]
+        for job in jobs:
+            if row.failure or trained(job, config.paths.checkpoints):
+                continue
+            if not allowed:
+                row.failure = (
+                    f"no checkpoint of {job.label} on {row.dataset}; run `python -m bench train --models '{job.label}' "
+                    f"--dataset {row.dataset}`, or leave --no-train out."
+                )
+                continue
+            say(f"no checkpoint of {job.label} on {row.dataset} (seed {job.seed}): training it now")
+            try:
+                train(job, matrix.data[row.dataset], config.paths.checkpoints, device, config.train)
+            except BenchError as error:
+                row.failure = str(error)
+            except Exception as error:
+                if debug:
+                    raise
+                row.failure = f"{job.label} failed in training: {first_line(error)}."
 
 
 def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train: bool, debug: bool) -> Store:
@@ -66,6 +67,9 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     examples = config.run.examples
     setting = make_setting(config, device, debug)
     tasks = [(row, cell, shard) for row in matrix.rows for cell in row.cells for shard in store.missing(cell, examples)]
+    # A nested cell goes on from the next smaller radius.
+    order = {id(row): position for position, row in enumerate(matrix.rows)}
+    tasks.sort(key=lambda task: (order[id(task[0])], task[1].eps if task[1].smaller else 0))
     if tasks:
         _compute_all(tasks, setting, _workers(config.run.workers, device, len(tasks)))
     for row in matrix.rows:
@@ -81,27 +85,27 @@ def _workers(asked: int, device: torch.device, tasks: int) -> int:
 
 
 def _compute_all(tasks: list[Task], setting: Setting, workers: int) -> None:
-    waiting = list(tasks)
+    waiting, failed = list(tasks), set[str]()
     with (
         progress(len(tasks), f"attack ({workers} worker{'s' if workers > 1 else ''})") as bar,
         _pool(setting, workers) as submit,
     ):
         while waiting:
-            busy = _pass(waiting, submit, workers, bar)
+            busy = _pass(waiting, failed, submit, workers, bar)
             if len(busy) == len(waiting):
                 time.sleep(1.0)  # all of what is left is in another process' hands
             waiting = busy
 
 
-def _pass(tasks: list[Task], submit: Any, workers: int, bar: Progress) -> list[Task]:
-    """Try every task once; returns those another process is at."""
+def _pass(tasks: list[Task], failed: set[str], submit: Any, workers: int, bar: Progress) -> list[Task]:
+    """Try every task once; returns those that have to wait. Keys of cells that failed are added to `failed`."""
     queue = iter(tasks)
     busy: list[Task] = []
     running: dict[Future[Result], Task] = {}
-    failed: set[str] = set()
     while True:
         for row, cell, shard in queue:
-            if cell.key() in failed:
+            if cell.key() in failed or (cell.smaller is not None and cell.smaller.key() in failed):
+                failed.add(cell.key())
                 bar.skip(1)
                 continue
             running[submit(cell, shard)] = (row, cell, shard)

@@ -13,6 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from attacks.cascade import STANDING
 from bench.cells import SCHEMA, Cell
@@ -86,6 +89,21 @@ class Store:
             lambda part: pq.write_table(table, part, compression="zstd", write_page_checksum=True),
         )
         self.shelf(cell, shard).clear()
+
+    def write_images(self, cell: Cell, shard: int, images: Tensor) -> None:
+        """Keep a shard's final images, before the shard itself: where that is, these are."""
+        write_atomically(self._images_path(cell, shard), lambda part: save_file({"images": images.contiguous()}, part))
+
+    def read_images(self, cell: Cell, shard: int) -> Tensor:
+        """A shard's final images, (N, C, H, W). Raises BenchError where they are missing or damaged."""
+        path = self._images_path(cell, shard)
+        try:
+            return load_file(path)["images"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise BenchError(f"images {path} are missing or damaged; delete the folder and run again.") from error
+
+    def _images_path(self, cell: Cell, shard: int) -> Path:
+        return self.cell_folder(cell) / f"images-{shard:05}.safetensors"
 
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.cascade import bind
 from attacks.contract import ContractError
@@ -21,10 +21,9 @@ from bench.cells import Cell, Source
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
-from bench.outcomes import Budget, Outcomes, evaluate
+from bench.outcomes import Budget, Earlier, Outcomes, evaluate
 from bench.plugins import load_plugins
 from bench.registry import attack, model, protocol
-from bench.shelf import Shelf
 from bench.spaces import space_of
 from bench.store import Store
 from bench.training.checkpoint import load_weights, weights_hash
@@ -87,8 +86,10 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
     try:
         if store.has(cell, shard):
             return Result("done")
+        if cell.smaller is not None and not store.has(cell.smaller, shard):
+            return Result("busy")  # it goes on from there
         try:
-            outcomes, budget = _evaluate(setting, cell, shard, store.shelf(cell, shard))
+            outcomes, budget, images = _evaluate(setting, store, cell, shard)
         except Exception as error:
             _models.clear()  # whatever failed may have left its mark on the model
             if isinstance(error, BenchError | ContractError):
@@ -96,15 +97,23 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
             if setting.debug:
                 raise
             return Result("failed", first_line(error))
+        if attack[cell.attack].traits.get("nested"):
+            store.write_images(cell, shard, images)
         store.write(cell, shard, outcomes, budget)
     finally:
         store.release(lock)
     return Result("done")
 
 
-def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[Outcomes, Budget]:
+def _evaluate(setting: Setting, store: Store, cell: Cell, shard: int) -> tuple[Outcomes, Budget, Tensor]:
     data = _data(setting, cell.dataset)
     net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
+    twin = None
+    if cell.twin is not None:
+        twin = load_model(cell.twin, data, setting.device, cell.identity["twin"]["weights"])
+    earlier = None
+    if cell.smaller is not None:
+        earlier = Earlier(store.read(cell.smaller, shard)[0], store.read_images(cell.smaller, shard))
     rows = cell.rows(shard)
 
     def draws(indices: Sequence[int]) -> Draws:
@@ -121,7 +130,9 @@ def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[O
         draws,
         cell.batch,
         space_of(protocol[cell.protocol]),
-        shelf,
+        store.shelf(cell, shard),
+        twin,
+        earlier,
     )
 
 
@@ -139,7 +150,7 @@ _models: dict[tuple[str, str, str], nn.Module] = {}
 
 
 def load_model(source: Source, data: Dataset, device: str, expected: str) -> nn.Module:
-    """The trained model in eval mode on `device`; the last one is kept.
+    """The trained model in eval mode on `device`; the last two, a model and its twin, are kept.
 
     Raises BenchError where its weights are not those of the hash `expected`, which keys the results.
     """
@@ -147,7 +158,8 @@ def load_model(source: Source, data: Dataset, device: str, expected: str) -> nn.
     place = f"{data.test_hash}{data.images}{device}"
     key = (f"{source.architecture}{sorted(source.options.items())}", weights, place)
     if key not in _models:
-        _models.clear()
+        while len(_models) >= 2:
+            _models.pop(next(iter(_models)))
         entry, foreign = model[source.architecture], source.foreign
         images = foreign.images(data.images) if foreign else data.images
         net = initial_model(entry, source.options, images, source.train_seed)
