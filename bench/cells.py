@@ -45,6 +45,7 @@ class Cell:
         attack_label: as the table prints it.
         eps: radius as a fraction of the pixel range.
         identity: everything that determines the outcomes.
+        certificate: whether the outcomes are the model's own proofs, and nothing attacks.
     """
 
     source: Source
@@ -58,6 +59,7 @@ class Cell:
     seed: int
     batch: int
     identity: dict[str, Any] = field(hash=False, compare=False, default_factory=dict)
+    certificate: bool = False
 
     def key(self) -> str:
         """SHA-256 of the canonical identity."""

@@ -13,6 +13,7 @@ from torch.nn import functional
 from attacks.cascade import bind
 from attacks.draws import Draws
 from bench.cells import SHARD
+from bench.certificates import certify, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
@@ -88,6 +89,14 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
         forwards += counted[0] * images // PROBE
         backwards += counted[1] * images // PROBE
     seconds = forwards * forward + backwards * backward
+    if offers_certificate(model) and space == "pixel":
+        untrained = [range(shards)] * len(matrix.eps)
+        todo = [store.missing(cell, config.run.examples) for cell in row.certificates] or untrained
+        images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for missing in todo for shard in missing)
+        cells, left = cells + sum(map(bool, todo)), left + sum(map(len, todo))
+        forwards += images
+        with threads(1):
+            seconds += images * _certificate_seconds(model, data, float(matrix.eps[-1]), config.run.batch_size)
     return Cost(row, training, cells, left, forwards, backwards, seconds)
 
 
@@ -152,6 +161,12 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
     with threads(count):
         seconds = _median_seconds(step, device)
     return seconds * (len(data.x_train) // batch) * int(settings["epochs"])
+
+
+def _certificate_seconds(model: nn.Module, data: Dataset, eps: float, batch: int) -> float:
+    """Seconds per image of a certificate, with the clean forward beside it."""
+    x, y = data.x_test[:batch], data.y_test[:batch]
+    return certify(model, data.images.classes, x, y, eps, range(len(x)), batch)[1].seconds / len(x)
 
 
 def _median_seconds(step: Callable[[], None], device: torch.device, repeats: int = 3) -> float:

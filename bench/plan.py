@@ -6,7 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from bench.cells import Cell, Source, cell_identity
+from bench.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, load
 from bench.epsilon import parse_eps
@@ -34,6 +37,8 @@ class AttackPlan:
 class Row:
     """One model on one data set: how to train it, and its cells once its weights are there.
 
+    `certificates` are the cells of what the model proves of itself, one per radius, empty where it offers nothing.
+    `note` says of its training what the label does not: other epochs than bench.toml's, a reduced training set.
     `failure` says, in one line, why the row has no (or not all) numbers.
     """
 
@@ -41,6 +46,8 @@ class Row:
     dataset: str
     job: Job | None = None
     cells: list[Cell] = field(default_factory=list)
+    certificates: list[Cell] = field(default_factory=list)
+    note: str = ""
     failure: str = ""
 
 
@@ -70,20 +77,36 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) 
     eps = unique_eps(run.eps)
     attacks = plan_attacks(run.protocol, run.attacks, eps)
     data = load_datasets(config)
-    rows = []
-    for name in data:
-        for text in unique(run.models):
-            row = Row(text, name)
-            spec = parse_model(text)
-            try:
-                row.job = make_job(spec, data[name], config, run.train_seed, epochs)
-                row.label = str(spec)
-            except BenchError as error:
-                if not plugin_failures or "unknown model" not in str(error):
-                    raise
-                row.failure = f"{error} ({plugin_failures[0]})"
-            rows.append(row)
+    rows = [
+        row
+        for name in data
+        for text in unique(run.models)
+        for row in _rows(text, data[name], config, epochs, plugin_failures)
+    ]
     return Matrix(data, rows, attacks, eps)
+
+
+def _rows(text: str, data: Dataset, config: Config, epochs: int | None, plugin_failures: list[str]) -> list[Row]:
+    """One row per training seed; one alone of a model that comes with its weights."""
+    rows = []
+    for seed in config.run.train_seeds:
+        row = Row(text, data.name)
+        spec = parse_model(text)
+        rows.append(row)
+        try:
+            row.job = make_job(spec, data, config, seed, epochs)
+        except BenchError as error:
+            if not plugin_failures or "unknown model" not in str(error):
+                raise
+            row.failure = f"{error} ({plugin_failures[0]})"
+            break
+        row.label = str(spec)
+        if row.job.pretrained:
+            break
+        usual = make_job(spec, data, config, seed).settings["epochs"]
+        if (asked := row.job.settings["epochs"]) != usual:
+            row.note = f"{asked} epoch{'s' if asked != 1 else ''}"
+    return rows
 
 
 def load_datasets(config: Config) -> dict[str, Dataset]:
@@ -137,13 +160,18 @@ def add_stored_cells(matrix: Matrix, config: Config, device: str) -> None:
 
 
 def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
-    """Fill in the cells of a row whose weights are there."""
+    """Fill in the cells of a row whose weights are there, and those of its certificates where the model offers any."""
     assert row.job is not None
     job, data = row.job, matrix.data[row.dataset]
-    source, weights = _source(row, job, data, config.paths.checkpoints)
+    net = build_model(job, data)
+    source, weights = _source(row, job, net, config.paths.checkpoints)
     how = protocol[config.run.protocol]
     images = job.foreign.images(data.images) if job.foreign else data.images
-    for plan in matrix.attacks:
+
+    def cell(plan: AttackPlan | None, eps: Fraction) -> Cell:
+        """None stands for the model's certificate, which depends on no protocol and draws nothing."""
+        name = plan.entry.name if plan else CERTIFICATE
+        options, seed = (plan.options, config.run.seed) if plan else ({}, 0)
         identity = cell_identity(
             architecture=job.architecture.name,
             implementation=job.architecture.implementation(),
@@ -152,40 +180,47 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
             normalisation={"mean": images.mean, "std": images.std},
             dataset=data.name,
             test_hash=data.test_hash,
-            protocol=how.name,
-            protocol_implementation=how.implementation(),
-            attack=plan.entry.name,
-            attack_implementation=plan.entry.implementation(),
-            attack_options=plan.options,
-            eps=plan.eps,
-            seed=config.run.seed,
+            protocol=how.name if plan else CERTIFICATE,
+            protocol_implementation=how.implementation() if plan else IMPLEMENTATION,
+            attack=name,
+            attack_implementation=plan.entry.implementation() if plan else IMPLEMENTATION,
+            attack_options=options,
+            eps=eps,
+            seed=seed,
             device=device,
             batch=config.run.batch_size,
         )
-        row.cells.append(
-            Cell(
-                source=source,
-                dataset=data.name,
-                examples=len(data.x_test),
-                protocol=how.name,
-                attack=plan.entry.name,
-                attack_label=plan.label,
-                attack_options=plan.options,
-                eps=plan.eps,
-                seed=config.run.seed,
-                batch=config.run.batch_size,
-                identity=identity,
-            )
+        return Cell(
+            source=source,
+            dataset=data.name,
+            examples=len(data.x_test),
+            protocol=how.name if plan else CERTIFICATE,
+            attack=name,
+            attack_label=plan.label if plan else CERTIFICATE,
+            attack_options=options,
+            eps=eps,
+            seed=seed,
+            batch=config.run.batch_size,
+            identity=identity,
+            certificate=plan is None,
         )
 
+    row.cells += [cell(plan, plan.eps) for plan in matrix.attacks]
+    if offers_certificate(net) and space_of(how) == "pixel":
+        row.certificates += [cell(None, eps) for eps in matrix.eps]
 
-def _source(row: Row, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
+
+def _source(row: Row, job: Job, net: nn.Module, checkpoints: Path) -> tuple[Source, str]:
     source = Source(row.label, job.architecture.name, dict(job.options), "", job.seed)
     if job.pretrained:
-        weights = weights_hash(build_model(job, data).state_dict())
+        weights = weights_hash(net.state_dict())
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)
-    named = read_json(card_path(path)).get("weights")
+    card = read_json(card_path(path))
+    named = card.get("weights")
     if not isinstance(named, str):
         raise BenchError(f"card {card_path(path)} names no weights; delete it and its checkpoint and train again.")
+    reduced = card.get("training_set", {}).get("reduced")
+    if reduced:
+        row.note = ", ".join(filter(None, [row.note, f"reduced: {reduced}"]))
     return replace(source, checkpoint=str(path)), named

@@ -65,13 +65,13 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     add_stored_cells(matrix, config, device.type)
     examples = config.run.examples
     setting = make_setting(config, device, debug)
-    tasks = [(row, cell, shard) for row in matrix.rows for cell in row.cells for shard in store.missing(cell, examples)]
+    cells = [(row, cell) for row in matrix.rows for cell in (*row.cells, *row.certificates)]
+    tasks = [(row, cell, shard) for row, cell in cells for shard in store.missing(cell, examples)]
     if tasks:
         _compute_all(tasks, setting, _workers(config.run.workers, device, len(tasks)))
-    for row in matrix.rows:
-        for cell in row.cells:
-            if not store.missing(cell, examples):
-                store.finish(cell, examples, request)
+    for _, cell in cells:
+        if not store.missing(cell, examples):
+            store.finish(cell, examples, request)
     return store
 
 

@@ -98,8 +98,9 @@ class Store:
             raise BenchError(f"shard {path} is damaged ({first_line(error)}); delete it and run again.") from error
         if outcomes["index"].tolist() != list(cell.rows(shard)):
             raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
-        # Shards written before cascades have no such column, and no stages either.
-        outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
+        if not cell.certificate:
+            # Shards written before cascades have no such column, and no stages either.
+            outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
         return outcomes, budget
 
     def outcomes(self, cell: Cell, examples: int) -> Outcomes | None:

@@ -18,6 +18,7 @@ from attacks.cascade import bind
 from attacks.contract import ContractError
 from attacks.draws import Draws
 from bench.cells import Cell, Source
+from bench.certificates import certify
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
@@ -106,6 +107,9 @@ def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[O
     data = _data(setting, cell.dataset)
     net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
     rows = cell.rows(shard)
+    x, y = data.x_test[rows.start : rows.stop], data.y_test[rows.start : rows.stop]
+    if cell.certificate:
+        return certify(net, data.images.classes, x, y, float(cell.eps), rows, cell.batch)
 
     def draws(indices: Sequence[int]) -> Draws:
         return Draws(cell.seed, data.test_hash, indices)
@@ -114,8 +118,8 @@ def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[O
         net,
         data.images.classes,
         bind(attack[cell.attack], cell.attack_options),
-        data.x_test[rows.start : rows.stop],
-        data.y_test[rows.start : rows.stop],
+        x,
+        y,
         float(cell.eps),
         rows,
         draws,
