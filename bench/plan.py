@@ -14,11 +14,10 @@ from bench.config import Config
 from bench.data.load import Dataset, load
 from bench.epsilon import parse_eps
 from bench.errors import BenchError
-from bench.files import read_json
 from bench.names import parse_model, parse_spec, unique
 from bench.registry import Entry, attack, protocol
 from bench.spaces import space_of
-from bench.training.checkpoint import card_path, weights_hash
+from bench.training.checkpoint import card_path, read_card, weights_hash
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
 
@@ -216,11 +215,8 @@ def _source(row: Row, job: Job, net: nn.Module, checkpoints: Path) -> tuple[Sour
         weights = weights_hash(net.state_dict())
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)
-    card = read_json(card_path(path))
-    named = card.get("weights")
-    if not isinstance(named, str):
-        raise BenchError(f"card {card_path(path)} names no weights; delete it and its checkpoint and train again.")
+    card = read_card(path)
     reduced = card.get("training_set", {}).get("reduced")
     if reduced:
         row.note = ", ".join(filter(None, [row.note, f"reduced: {reduced}"]))
-    return replace(source, checkpoint=str(path)), named
+    return replace(source, checkpoint=str(path)), str(card["weights"])

@@ -13,7 +13,6 @@ from tabulate import tabulate
 from bench.config import Config
 from bench.cost import estimate
 from bench.errors import BenchError
-from bench.files import read_json
 from bench.names import parse_model
 from bench.plan import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
@@ -22,7 +21,7 @@ from bench.report.rows import ABSENT, Line, make_lines
 from bench.report.table import Format, budget_lines, render
 from bench.spaces import Space, space_of
 from bench.store import Store
-from bench.training.checkpoint import card_path
+from bench.training.checkpoint import read_card
 
 # What a protocol's numbers are, by the space it attacks in.
 NOTES: dict[Space, str] = {
@@ -85,7 +84,7 @@ def print_cards(matrix: Matrix, config: Config) -> None:
         if row.job is None or row.failure or row.job.pretrained:
             continue
         path = row.job.checkpoint(config.paths.checkpoints)
-        card = read_json(card_path(path))
+        card = read_card(path)
         table.append([row.dataset, row.label, card["seed"], *_quality(card), path])
     if table:
         typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "checkpoint"], "plain"))
@@ -142,22 +141,25 @@ def print_names(kind: str, config: Config) -> None:
 
 def _print_checkpoints(folder: Path) -> None:
     table = []
-    for path in map(card_path, sorted(folder.glob("*/*.safetensors"))):
+    damaged = []
+    for path in sorted(folder.glob("*/*.safetensors")):
         try:
-            card = read_json(path)
-            table.append([card["dataset"], card["label"], card["seed"], *_quality(card), path.with_suffix("").name])
-        except (BenchError, KeyError) as error:
-            table.append([path.parent.name, f"unreadable card: {error}", "", "", "", path.name])
+            card = read_card(path)
+            table.append([card["dataset"], card["label"], card["seed"], *_quality(card), path.stem])
+        except BenchError as error:
+            damaged.append(str(error))
     typer.echo(f"\nCheckpoints in {folder}:" if table else f"\nNo checkpoints in {folder} yet.")
     if table:
         typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "file"], "plain"))
+    if damaged:
+        raise BenchError(" | ".join(damaged))
 
 
 def _quality(card: dict[str, Any]) -> Sequence[str]:
     low, high = card["clean_interval"]
     share = f"{100 * card['clean_accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}] n={card['clean_n']}"
     reduced = card.get("training_set", {}).get("reduced")
-    return str(card["settings"]["epochs"]), share + (f" (reduced training set: {reduced})" if reduced else "")
+    return str(card["settings"].get("epochs", "?")), share + (f" (reduced training set: {reduced})" if reduced else "")
 
 
 def _minutes(seconds: float) -> str:
