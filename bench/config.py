@@ -30,6 +30,7 @@ class Run(_Strict):
     device: str
     workers: int = Field(ge=0)
     batch_size: int = Field(ge=1, le=250)
+    keep_adversarial: bool
 
     @property
     def train_seeds(self) -> list[int]:

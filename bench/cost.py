@@ -80,7 +80,11 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     space = space_of(protocol[config.run.protocol])
     cells, left, forwards, backwards = 0, 0, 0, 0
     for index, plan in enumerate(matrix.attacks):
-        missing = store.missing(row.cells[index], config.run.examples) if row.cells else range(shards)
+        missing = (
+            store.missing(row.cells[index], config.run.examples, config.run.keep_adversarial)
+            if row.cells
+            else range(shards)
+        )
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for shard in missing)
         if not images:
             continue

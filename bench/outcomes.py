@@ -93,6 +93,7 @@ def evaluate(
     batch: int,
     space: Space = "pixel",
     keep: Keep = FORGET,
+    final: list[Tensor] | None = None,
 ) -> tuple[Outcomes, Budget]:
     """Outcomes of consecutive test examples, in order, and the budget they took.
 
@@ -106,6 +107,7 @@ def evaluate(
         batch: images per batch; batches are cut at multiples of it.
         space: what is attacked and judged, the model or its body behind the normalisation.
         keep: what a cascade found before it was interrupted, and where it is kept from now on.
+        final: where the images that are judged go, batch by batch, on the CPU.
 
     Returns:
         Columns index, label, clean, adversarial (predictions), broken, broken_by, linf, residual, each
@@ -142,8 +144,15 @@ def evaluate(
             attacked = run_attack(
                 pursue, counted, images, labels, radius, draws(indices[rows]), pixel_space=pixel_space
             )
+            if final is not None:
+                final.append(attacked.cpu())
             parts.append(_judge(victim, counted, images, labels, clean, attacked, trail, indices[rows]))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, spent()
+
+
+def same_outcomes(a: Outcomes, b: Outcomes) -> bool:
+    """Whether two shards hold the same, bit for bit."""
+    return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
 def _followed(search: Search, trail: Trail, keep: Keep, start: int, spent: Callable[[], Budget]) -> Search:

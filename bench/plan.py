@@ -75,6 +75,8 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) 
     check_groups(config)
     eps = unique_eps(run.eps)
     attacks = plan_attacks(run.protocol, run.attacks, eps)
+    if run.keep_adversarial and space_of(protocol[run.protocol]) != "pixel":
+        raise BenchError(f"--keep-adversarial keeps images, and protocol '{run.protocol}' attacks normalised tensors.")
     data = load_datasets(config)
     rows = [
         row

@@ -45,12 +45,18 @@ class Store:
     def shard_path(self, cell: Cell, shard: int) -> Path:
         return self.cell_folder(cell) / f"shard-{shard:05}.parquet"
 
-    def has(self, cell: Cell, shard: int) -> bool:
-        return self.shard_path(cell, shard).exists()
+    def images_path(self, cell: Cell, shard: int) -> Path:
+        """Where the attacked images of a shard are, if they were kept."""
+        return self.cell_folder(cell) / f"shard-{shard:05}.images.safetensors"
 
-    def missing(self, cell: Cell, examples: int) -> list[int]:
-        """Shards of the first `examples` test images that are not there yet."""
-        return [shard for shard in cell.shards(examples) if not self.has(cell, shard)]
+    def has(self, cell: Cell, shard: int, images: bool = False) -> bool:
+        """Whether a shard is there, and with `images` also the attacked images, of which a certificate has none."""
+        there = self.shard_path(cell, shard).exists()
+        return there and (not images or cell.certificate or self.images_path(cell, shard).exists())
+
+    def missing(self, cell: Cell, examples: int, images: bool = False) -> list[int]:
+        """Shards of the first `examples` test images that are not there yet, or without their images."""
+        return [shard for shard in cell.shards(examples) if not self.has(cell, shard, images)]
 
     def claim(self, cell: Cell, shard: int) -> FileLock | None:
         """The right to compute a shard, or None while another process holds it. The system frees it at a kill."""

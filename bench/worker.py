@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.cascade import bind
 from attacks.contract import ContractError
@@ -22,7 +22,8 @@ from bench.certificates import certify
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
-from bench.outcomes import Budget, Outcomes, evaluate
+from bench.kept_images import write_images
+from bench.outcomes import Budget, Outcomes, evaluate, same_outcomes
 from bench.plugins import load_plugins
 from bench.registry import attack, model, protocol
 from bench.shelf import Shelf
@@ -41,6 +42,7 @@ class Setting:
 
     Attributes:
         declared: [datasets.NAME] of bench.toml for sets that are declared there.
+        keep_images: whether the attacked images are kept beside their shard.
     """
 
     store: Path
@@ -48,6 +50,7 @@ class Setting:
     declared: dict[str, dict[str, Any]]
     plugins: tuple[str, ...]
     device: str
+    keep_images: bool = False
     debug: bool = False
 
 
@@ -86,10 +89,10 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
     if lock is None:
         return Result("busy")
     try:
-        if store.has(cell, shard):
+        if store.has(cell, shard, setting.keep_images):
             return Result("done")
         try:
-            outcomes, budget = _evaluate(setting, cell, shard, store.shelf(cell, shard))
+            outcomes, budget, images = _evaluate(setting, cell, shard, store.shelf(cell, shard))
         except Exception as error:
             _models.clear()  # whatever failed may have left its mark on the model
             if isinstance(error, BenchError | ContractError):
@@ -97,24 +100,38 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
             if setting.debug:
                 raise
             return Result("failed", first_line(error))
-        store.write(cell, shard, outcomes, budget)
+        if setting.keep_images and not cell.certificate:
+            if store.has(cell, shard) and not same_outcomes(outcomes, store.read(cell, shard)[0]):
+                return Result(
+                    "failed",
+                    f"shard {store.shard_path(cell, shard)} holds other outcomes than this machine computes, so its "
+                    "images cannot be kept; delete it and run again",
+                )
+            # Before the outcomes: a kill between the two leaves nothing that looks complete.
+            write_images(store.images_path(cell, shard), images)
+        if store.has(cell, shard):
+            store.shelf(cell, shard).clear()
+        else:
+            store.write(cell, shard, outcomes, budget)
     finally:
         store.release(lock)
     return Result("done")
 
 
-def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[Outcomes, Budget]:
+def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[Outcomes, Budget, list[Tensor]]:
+    """Outcomes, what they took, and the attacked images where they are to be kept."""
     data = _data(setting, cell.dataset)
     net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
     rows = cell.rows(shard)
     x, y = data.x_test[rows.start : rows.stop], data.y_test[rows.start : rows.stop]
     if cell.certificate:
-        return certify(net, data.images.classes, x, y, float(cell.eps), rows, cell.batch)
+        return *certify(net, data.images.classes, x, y, float(cell.eps), rows, cell.batch), []
 
     def draws(indices: Sequence[int]) -> Draws:
         return Draws(cell.seed, data.test_hash, indices)
 
-    return evaluate(
+    images: list[Tensor] = []
+    outcomes, budget = evaluate(
         net,
         data.images.classes,
         bind(attack[cell.attack], cell.attack_options),
@@ -126,7 +143,9 @@ def _evaluate(setting: Setting, cell: Cell, shard: int, shelf: Shelf) -> tuple[O
         cell.batch,
         space_of(protocol[cell.protocol]),
         shelf,
+        images if setting.keep_images else None,
     )
+    return outcomes, budget, images
 
 
 def _data(setting: Setting, name: str) -> Dataset:

@@ -17,6 +17,7 @@ from bench.cli.settings import (
     Epochs,
     Eps,
     Examples,
+    KeepAdversarial,
     Models,
     Plugin,
     Protocol,
@@ -49,6 +50,7 @@ _OPTIONS: dict[str, Any] = {
     "batch_size": BatchSize,
     "device": Device,
     "workers": Workers,
+    "keep_adversarial": KeepAdversarial,
     "epochs": Epochs,
     "data_dir": DataDir,
     "store": StoreDir,
@@ -56,6 +58,7 @@ _OPTIONS: dict[str, Any] = {
     "config": ConfigFile,
     "plugin": Plugin,
 }
+_OF_RUNS = {"workers", "keep_adversarial"}
 _OF_CELLS = {"protocol", "attacks", "eps", "examples", "seed", "batch_size", "store"}
 _KEYS = {"dataset": "datasets", "data_dir": "data"}
 
@@ -82,12 +85,12 @@ def run_command(command: Command) -> Command:
 
 def matrix_command(command: Command) -> Command:
     """As `run_command`, for a command that looks at cells, in one process."""
-    return _with_options(command, set(_OPTIONS) - {"workers"})
+    return _with_options(command, set(_OPTIONS) - _OF_RUNS)
 
 
 def job_command(command: Command) -> Command:
     """As `run_command`, for a command on models alone."""
-    return _with_options(command, set(_OPTIONS) - {"workers"} - _OF_CELLS)
+    return _with_options(command, set(_OPTIONS) - _OF_RUNS - _OF_CELLS)
 
 
 def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:

@@ -26,6 +26,9 @@ Seeds = Annotated[str | None, typer.Option(help="Training seeds, separated by co
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch, at most 250; part of a result's key.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0: one per core. Never changes a number.")]
+KeepAdversarial = Annotated[
+    bool | None, typer.Option("--keep-adversarial", help="Keep the attacked images beside their shard, for `recheck`.")
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of training, in place of bench.toml's.", min=0)]
 DataDir = Annotated[Path | None, typer.Option(help="Where <name>.npz lies, or torchvision downloads to.")]
 StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder of the results.")]
