@@ -46,7 +46,9 @@ class Cell:
         eps: radius as a fraction of the pixel range.
         identity: everything that determines the outcomes.
         twin: the model's undefended twin, for attacks that start there.
-        smaller: the cell at the next smaller radius, whose images this one goes on from (worst case over ε).
+        nested: whether it is part of a chain of radii (worst case over ε); then its images are kept.
+        smaller: the cell at the next smaller radius of the chain, whose images this one goes on from.
+        certificate: whether the outcomes are the model's own proofs, and nothing attacks.
     """
 
     source: Source
@@ -61,7 +63,9 @@ class Cell:
     batch: int
     identity: dict[str, Any] = field(hash=False, compare=False, default_factory=dict)
     twin: Source | None = None
+    nested: bool = False
     smaller: "Cell | None" = None
+    certificate: bool = False
 
     def key(self) -> str:
         """SHA-256 of the canonical identity."""

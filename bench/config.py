@@ -25,10 +25,17 @@ class Run(_Strict):
     examples: int = Field(ge=0)
     seed: int = Field(ge=0)
     train_seed: int = Field(ge=0)
+    seeds: list[Annotated[int, Field(ge=0)]]
     baseline: str
     device: str
     workers: int = Field(ge=0)
     batch_size: int = Field(ge=1, le=250)
+    keep_adversarial: bool
+
+    @property
+    def train_seeds(self) -> list[int]:
+        """The training seeds asked for, without repetitions: `seeds`, else `train_seed` alone."""
+        return list(dict.fromkeys(self.seeds)) or [self.train_seed]
 
 
 class Paths(_Strict):

@@ -14,6 +14,7 @@ from attacks.apgd import find_views
 from attacks.cascade import bind
 from attacks.draws import Draws
 from bench.cells import SHARD
+from bench.certificates import certify, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
@@ -80,7 +81,11 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     space = space_of(protocol[config.run.protocol])
     cells, left, forwards, backwards = 0, 0, 0, 0
     for index, plan in enumerate(matrix.attacks):
-        missing = store.missing(row.cells[index], config.run.examples) if row.cells else range(shards)
+        missing = (
+            store.missing(row.cells[index], config.run.examples, config.run.keep_adversarial)
+            if row.cells
+            else range(shards)
+        )
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for shard in missing)
         if not images:
             continue
@@ -89,6 +94,14 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
         forwards += counted[0] * images // PROBE
         backwards += counted[1] * images // PROBE
     seconds = forwards * forward + backwards * backward
+    if offers_certificate(model) and space == "pixel":
+        untrained = [range(shards)] * len(matrix.eps)
+        todo = [store.missing(cell, config.run.examples) for cell in row.certificates] or untrained
+        images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for missing in todo for shard in missing)
+        cells, left = cells + sum(map(bool, todo)), left + sum(map(len, todo))
+        forwards += images
+        with threads(1):
+            seconds += images * _certificate_seconds(model, data, float(matrix.eps[-1]), config.run.batch_size)
     return Cost(row, training, cells, left, forwards, backwards, seconds)
 
 
@@ -114,9 +127,7 @@ def _counts(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> 
         return _most(plan.entry.name, tuple(plan.options.items()), views, data.images)
     x, y, draws = data.x_test[:PROBE], data.y_test[:PROBE], partial(Draws, 0, data.test_hash)
     search = bind(plan.entry, plan.options)
-    _, budget, _ = evaluate(
-        model, data.images.classes, search, x, y, float(plan.eps), range(PROBE), draws, PROBE, space
-    )
+    _, budget = evaluate(model, data.images.classes, search, x, y, float(plan.eps), range(PROBE), draws, PROBE, space)
     return budget.forwards, budget.backwards
 
 
@@ -126,7 +137,7 @@ def _most(name: str, options: tuple[tuple[str, Any], ...], views: tuple[str, ...
     x, y = torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
     search, draws = bind(attack[name], dict(options)), partial(Draws, 0, "probe")
     net = Unbreakable(images.classes, views)
-    _, budget, _ = evaluate(net, images.classes, search, x, y, 0.01, range(PROBE), draws, PROBE)
+    _, budget = evaluate(net, images.classes, search, x, y, 0.01, range(PROBE), draws, PROBE)
     return budget.forwards, budget.backwards
 
 
@@ -161,6 +172,12 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
     with threads(count):
         seconds = _median_seconds(step, device)
     return seconds * (len(data.x_train) // batch) * int(settings["epochs"])
+
+
+def _certificate_seconds(model: nn.Module, data: Dataset, eps: float, batch: int) -> float:
+    """Seconds per image of a certificate, with the clean forward beside it."""
+    x, y = data.x_test[:batch], data.y_test[:batch]
+    return certify(model, data.images.classes, x, y, eps, range(len(x)), batch)[1].seconds / len(x)
 
 
 def _median_seconds(step: Callable[[], None], device: torch.device, repeats: int = 3) -> float:

@@ -117,9 +117,10 @@ def evaluate(
     batch: int,
     space: Space = "pixel",
     keep: Keep = FORGET,
+    final: list[Tensor] | None = None,
     twin: nn.Module | None = None,
     earlier: Earlier | None = None,
-) -> tuple[Outcomes, Budget, Tensor]:
+) -> tuple[Outcomes, Budget]:
     """Outcomes of consecutive test examples, in order, and the budget they took.
 
     Args:
@@ -132,6 +133,7 @@ def evaluate(
         batch: images per batch; batches are cut at multiples of it.
         space: what is attacked and judged, the model or its body behind the normalisation.
         keep: what a cascade found before it was interrupted, and where it is kept from now on.
+        final: where the images that are judged go, batch by batch, on the CPU.
         twin: the undefended twin, offered to the attack as a view.
         earlier: outcomes and images at a smaller radius, which a cascade goes on from. Who was broken there is
             broken here, by the same image.
@@ -151,7 +153,6 @@ def evaluate(
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     started = time.monotonic()
     parts: list[Outcomes] = []
-    finals: list[Tensor] = []
     with counting() as work, parametrize.cached():
 
         def spent() -> Budget:
@@ -174,11 +175,11 @@ def evaluate(
             attacked = run_attack(
                 pursue, counted, images, labels, radius, draws(indices[rows]), pixel_space=pixel_space
             )
+            if final is not None:
+                final.append(attacked.cpu())
             judged = _judge(victim, counted, images, labels, clean, attacked, trail, indices[rows])
             parts.append(judged if before is None else _carried(judged, before.outcomes))
-            finals.append(attacked.cpu())
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return columns, spent(), torch.cat(finals)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, spent()
 
 
 def _begin(earlier: Earlier | None) -> Trail:
@@ -190,6 +191,11 @@ def _begin(earlier: Earlier | None) -> Trail:
 def _carried(judged: Outcomes, before: Outcomes) -> Outcomes:
     """The verdict, but for examples that were broken at a smaller radius the verdict from there: same image."""
     return {name: np.where(before["broken"], before[name], column) for name, column in judged.items()}
+
+
+def same_outcomes(a: Outcomes, b: Outcomes) -> bool:
+    """Whether two shards hold the same, bit for bit."""
+    return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
 def _followed(search: Search, trail: Trail, keep: Keep, start: int, spent: Callable[[], Budget]) -> Search:

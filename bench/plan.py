@@ -6,16 +6,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from bench.cells import Cell, Source, cell_identity
+from bench.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, load
 from bench.epsilon import parse_eps
 from bench.errors import BenchError
-from bench.files import read_json
 from bench.names import parse_model, parse_spec, unique
 from bench.registry import Entry, attack, protocol
 from bench.spaces import space_of
-from bench.training.checkpoint import card_path, weights_hash
+from bench.training.checkpoint import card_path, read_card, weights_hash
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
 from bench.twins import twin_job
@@ -35,6 +37,8 @@ class AttackPlan:
 class Row:
     """One model on one data set: how to train it, and its cells once its weights are there.
 
+    `certificates` are the cells of what the model proves of itself, one per radius, empty where it offers nothing.
+    `note` says of its training what the label does not: other epochs than bench.toml's, a reduced training set.
     `failure` says, in one line, why the row has no (or not all) numbers.
     `twins` are the undefended twins that attacks start from, by how the attack's option names them.
     """
@@ -44,6 +48,8 @@ class Row:
     job: Job | None = None
     twins: dict[str, Job] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
+    certificates: list[Cell] = field(default_factory=list)
+    note: str = ""
     failure: str = ""
 
 
@@ -72,22 +78,47 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) 
     check_groups(config)
     eps = unique_eps(run.eps)
     attacks = plan_attacks(run.protocol, run.attacks, eps)
+    if run.keep_adversarial and space_of(protocol[run.protocol]) != "pixel":
+        raise BenchError(f"--keep-adversarial keeps images, and protocol '{run.protocol}' attacks normalised tensors.")
     data = load_datasets(config)
-    rows = []
-    for name in data:
-        for text in unique(run.models):
-            row = Row(text, name)
-            spec = parse_model(text)
-            try:
-                row.job = make_job(spec, data[name], config, run.train_seed, epochs)
-                row.label = str(spec)
-                row.twins = _twins(row.job, attacks, data[name], config)
-            except BenchError as error:
-                if not plugin_failures or "unknown model" not in str(error):
-                    raise
-                row.failure = f"{error} ({plugin_failures[0]})"
-            rows.append(row)
+    rows = [
+        row
+        for name in data
+        for text in unique(run.models)
+        for row in _rows(text, data[name], config, attacks, epochs, plugin_failures)
+    ]
     return Matrix(data, rows, attacks, eps)
+
+
+def _rows(
+    text: str,
+    data: Dataset,
+    config: Config,
+    attacks: list[AttackPlan],
+    epochs: int | None,
+    plugin_failures: list[str],
+) -> list[Row]:
+    """One row per training seed; one alone of a model that comes with its weights."""
+    rows = []
+    for seed in config.run.train_seeds:
+        row = Row(text, data.name)
+        spec = parse_model(text)
+        rows.append(row)
+        try:
+            row.job = make_job(spec, data, config, seed, epochs)
+        except BenchError as error:
+            if not plugin_failures or "unknown model" not in str(error):
+                raise
+            row.failure = f"{error} ({plugin_failures[0]})"
+            break
+        row.label = str(spec)
+        row.twins = _twins(row.job, attacks, data, config)
+        if row.job.pretrained:
+            break
+        usual = make_job(spec, data, config, seed).settings["epochs"]
+        if (asked := row.job.settings["epochs"]) != usual:
+            row.note = f"{asked} epoch{'s' if asked != 1 else ''}"
+    return rows
 
 
 def _twins(job: Job, attacks: list[AttackPlan], data: Dataset, config: Config) -> dict[str, Job]:
@@ -149,52 +180,69 @@ def add_stored_cells(matrix: Matrix, config: Config, device: str) -> None:
 
 
 def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
-    """Fill in the cells of a row whose weights, and whose twins', are there.
+    """Fill in the cells of a row whose weights, and whose twins', are there, and those of its certificates.
 
     A nested attack's cells form a chain of ascending radii.
     """
     assert row.job is not None
     job, data = row.job, matrix.data[row.dataset]
-    source, facts = _model(row.label, job, data, config.paths.checkpoints)
-    twins = {name: _model(twin.label, twin, data, config.paths.checkpoints) for name, twin in row.twins.items()}
+    net = build_model(job, data)
+    source, facts = _model(row.label, job, data, net, config.paths.checkpoints)
+    row.note = ", ".join(filter(None, [row.note, _reduced(job, config.paths.checkpoints)]))
+    twins = {
+        name: _model(twin.label, twin, data, build_model(twin, data), config.paths.checkpoints)
+        for name, twin in row.twins.items()
+    }
     how = protocol[config.run.protocol]
-    placed: dict[int, Cell] = {}
-    for position, plan in sorted(enumerate(matrix.attacks), key=lambda item: item[1].eps):
-        twin = twins.get(str(plan.options.get(plan.entry.traits.get("twin", ""))))
-        smaller = _next_smaller(plan, placed.values()) if plan.entry.traits.get("nested") else None
+
+    def cell(plan: AttackPlan | None, eps: Fraction, smaller: Cell | None = None) -> Cell:
+        """None stands for the model's certificate, which depends on no protocol and draws nothing."""
+        name = plan.entry.name if plan else CERTIFICATE
+        options, seed = (plan.options, config.run.seed) if plan else ({}, 0)
+        traits = plan.entry.traits if plan else {}
+        twin = twins.get(str(options.get(traits.get("twin", ""))))
         chain = [] if smaller is None else [*smaller.identity["chain"], str(smaller.eps)]
         identity = cell_identity(
             model=facts,
             dataset=data.name,
             test_hash=data.test_hash,
-            protocol=how.name,
-            protocol_implementation=how.implementation(),
-            attack=plan.entry.name,
-            attack_implementation=plan.entry.implementation(),
-            attack_options=plan.options,
-            eps=plan.eps,
-            seed=config.run.seed,
+            protocol=how.name if plan else CERTIFICATE,
+            protocol_implementation=how.implementation() if plan else IMPLEMENTATION,
+            attack=name,
+            attack_implementation=plan.entry.implementation() if plan else IMPLEMENTATION,
+            attack_options=options,
+            eps=eps,
+            seed=seed,
             device=device,
             batch=config.run.batch_size,
             twin=twin[1] if twin else None,
-            chain=chain if plan.entry.traits.get("nested") else None,
+            chain=chain if traits.get("nested") else None,
         )
-        placed[position] = Cell(
+        return Cell(
             source=source,
             dataset=data.name,
             examples=len(data.x_test),
-            protocol=how.name,
-            attack=plan.entry.name,
-            attack_label=plan.label,
-            attack_options=plan.options,
-            eps=plan.eps,
-            seed=config.run.seed,
+            protocol=how.name if plan else CERTIFICATE,
+            attack=name,
+            attack_label=plan.label if plan else CERTIFICATE,
+            attack_options=options,
+            eps=eps,
+            seed=seed,
             batch=config.run.batch_size,
             identity=identity,
+            certificate=plan is None,
             twin=twin[0] if twin else None,
+            nested=bool(traits.get("nested")),
             smaller=smaller,
         )
+
+    placed: dict[int, Cell] = {}
+    for position, plan in sorted(enumerate(matrix.attacks), key=lambda item: item[1].eps):
+        smaller = _next_smaller(plan, placed.values()) if plan.entry.traits.get("nested") else None
+        placed[position] = cell(plan, plan.eps, smaller)
     row.cells += [cell for _, cell in sorted(placed.items())]
+    if offers_certificate(net) and space_of(how) == "pixel":
+        row.certificates += [cell(None, eps) for eps in matrix.eps]
 
 
 def _next_smaller(plan: AttackPlan, cells: Iterable[Cell]) -> Cell | None:
@@ -203,9 +251,15 @@ def _next_smaller(plan: AttackPlan, cells: Iterable[Cell]) -> Cell | None:
     return max(below, key=lambda cell: cell.eps, default=None)
 
 
-def _model(label: str, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, dict[str, Any]]:
-    """Where a worker finds a model, and what of it keys a cell."""
-    source, weights = _source(label, job, data, checkpoints)
+def _reduced(job: Job, checkpoints: Path) -> str:
+    """What the card says of a training set that is smaller than published."""
+    reduced = "" if job.pretrained else read_card(job.checkpoint(checkpoints)).get("training_set", {}).get("reduced")
+    return f"reduced: {reduced}" if reduced else ""
+
+
+def _model(label: str, job: Job, data: Dataset, net: nn.Module, checkpoints: Path) -> tuple[Source, dict[str, Any]]:
+    """Where a worker finds a model, and what of it keys a cell. `net` is the model with its initial weights."""
+    source, weights = _source(label, job, net, checkpoints)
     images = job.foreign.images(data.images) if job.foreign else data.images
     return source, {
         "architecture": job.architecture.name,
@@ -217,13 +271,10 @@ def _model(label: str, job: Job, data: Dataset, checkpoints: Path) -> tuple[Sour
     }
 
 
-def _source(label: str, job: Job, data: Dataset, checkpoints: Path) -> tuple[Source, str]:
+def _source(label: str, job: Job, net: nn.Module, checkpoints: Path) -> tuple[Source, str]:
     source = Source(label, job.architecture.name, dict(job.options), "", job.seed)
     if job.pretrained:
-        weights = weights_hash(build_model(job, data).state_dict())
+        weights = weights_hash(net.state_dict())
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)
-    named = read_json(card_path(path)).get("weights")
-    if not isinstance(named, str):
-        raise BenchError(f"card {card_path(path)} names no weights; delete it and its checkpoint and train again.")
-    return replace(source, checkpoint=str(path)), named
+    return replace(source, checkpoint=str(path)), str(read_card(path)["weights"])

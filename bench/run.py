@@ -27,7 +27,8 @@ Task = tuple[Row, Cell, int]
 def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
     """What workers need to know of a configuration."""
     declared = {name: entry.model_dump(mode="json") for name, entry in config.datasets.items()}
-    return Setting(config.paths.store, config.paths.data, declared, tuple(config.plugins), str(device), debug)
+    keep = config.run.keep_adversarial
+    return Setting(config.paths.store, config.paths.data, declared, tuple(config.plugins), str(device), keep, debug)
 
 
 def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed: bool, debug: bool) -> None:
@@ -64,18 +65,18 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     store = Store(config.paths.store)
     train_missing(matrix, config, device, not no_train, debug)
     add_stored_cells(matrix, config, device.type)
-    examples = config.run.examples
+    examples, keep = config.run.examples, config.run.keep_adversarial
     setting = make_setting(config, device, debug)
-    tasks = [(row, cell, shard) for row in matrix.rows for cell in row.cells for shard in store.missing(cell, examples)]
+    cells = [(row, cell) for row in matrix.rows for cell in (*row.cells, *row.certificates)]
+    tasks = [(row, cell, shard) for row, cell in cells for shard in store.missing(cell, examples, keep)]
     # A nested cell goes on from the next smaller radius.
     order = {id(row): position for position, row in enumerate(matrix.rows)}
     tasks.sort(key=lambda task: (order[id(task[0])], task[1].eps if task[1].smaller else 0))
     if tasks:
         _compute_all(tasks, setting, _workers(config.run.workers, device, len(tasks)))
-    for row in matrix.rows:
-        for cell in row.cells:
-            if not store.missing(cell, examples):
-                store.finish(cell, examples, request)
+    for _, cell in cells:
+        if not store.missing(cell, examples):
+            store.finish(cell, examples, request)
     return store
 
 

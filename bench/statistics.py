@@ -1,6 +1,11 @@
-"""Intervals for proportions."""
+"""Intervals for proportions, and whether two of them on the same examples differ."""
 
 from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 Z95 = 1.959963984540054
 
@@ -14,3 +19,15 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     half = Z95 * sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
     # At the ends rounding would leave the share itself outside by an ulp.
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+
+
+def mcnemar(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Two-sided p-value of McNemar's exact test (1947) that a and b, bool (N,), are true equally often.
+
+    Of the examples on which the two differ, half are a's under the hypothesis: a binomial test. 1 where they
+    nowhere differ. Raises ValueError for arrays of different length, which are not the same examples.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"McNemar's test pairs the same examples; got {a.shape} and {b.shape}")
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0

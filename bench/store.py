@@ -13,9 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from attacks.cascade import STANDING
 from bench.cells import SCHEMA, Cell
@@ -48,12 +45,18 @@ class Store:
     def shard_path(self, cell: Cell, shard: int) -> Path:
         return self.cell_folder(cell) / f"shard-{shard:05}.parquet"
 
-    def has(self, cell: Cell, shard: int) -> bool:
-        return self.shard_path(cell, shard).exists()
+    def images_path(self, cell: Cell, shard: int) -> Path:
+        """Where the attacked images of a shard are, if they were kept."""
+        return self.cell_folder(cell) / f"shard-{shard:05}.images.safetensors"
 
-    def missing(self, cell: Cell, examples: int) -> list[int]:
-        """Shards of the first `examples` test images that are not there yet."""
-        return [shard for shard in cell.shards(examples) if not self.has(cell, shard)]
+    def has(self, cell: Cell, shard: int, images: bool = False) -> bool:
+        """Whether a shard is there, and with `images` also the attacked images, of which a certificate has none."""
+        there = self.shard_path(cell, shard).exists()
+        return there and (not images or cell.certificate or self.images_path(cell, shard).exists())
+
+    def missing(self, cell: Cell, examples: int, images: bool = False) -> list[int]:
+        """Shards of the first `examples` test images that are not there yet, or without their images."""
+        return [shard for shard in cell.shards(examples) if not self.has(cell, shard, images)]
 
     def claim(self, cell: Cell, shard: int) -> FileLock | None:
         """The right to compute a shard, or None while another process holds it. The system frees it at a kill."""
@@ -90,21 +93,6 @@ class Store:
         )
         self.shelf(cell, shard).clear()
 
-    def write_images(self, cell: Cell, shard: int, images: Tensor) -> None:
-        """Keep a shard's final images, before the shard itself: where that is, these are."""
-        write_atomically(self._images_path(cell, shard), lambda part: save_file({"images": images.contiguous()}, part))
-
-    def read_images(self, cell: Cell, shard: int) -> Tensor:
-        """A shard's final images, (N, C, H, W). Raises BenchError where they are missing or damaged."""
-        path = self._images_path(cell, shard)
-        try:
-            return load_file(path)["images"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise BenchError(f"images {path} are missing or damaged; delete the folder and run again.") from error
-
-    def _images_path(self, cell: Cell, shard: int) -> Path:
-        return self.cell_folder(cell) / f"images-{shard:05}.safetensors"
-
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""
         path = self.shard_path(cell, shard)
@@ -116,8 +104,9 @@ class Store:
             raise BenchError(f"shard {path} is damaged ({first_line(error)}); delete it and run again.") from error
         if outcomes["index"].tolist() != list(cell.rows(shard)):
             raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
-        # Shards written before cascades have no such column, and no stages either.
-        outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
+        if not cell.certificate:
+            # Shards written before cascades have no such column, and no stages either.
+            outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
         return outcomes, budget
 
     def outcomes(self, cell: Cell, examples: int) -> Outcomes | None:

@@ -18,10 +18,12 @@ from attacks.cascade import bind
 from attacks.contract import ContractError
 from attacks.draws import Draws
 from bench.cells import Cell, Source
+from bench.certificates import certify
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
-from bench.outcomes import Budget, Earlier, Outcomes, evaluate
+from bench.kept_images import read_images, write_images
+from bench.outcomes import Budget, Earlier, Outcomes, evaluate, same_outcomes
 from bench.plugins import load_plugins
 from bench.registry import attack, model, protocol
 from bench.spaces import space_of
@@ -39,6 +41,7 @@ class Setting:
 
     Attributes:
         declared: [datasets.NAME] of bench.toml for sets that are declared there.
+        keep_images: whether the attacked images are kept beside their shard.
     """
 
     store: Path
@@ -46,6 +49,7 @@ class Setting:
     declared: dict[str, dict[str, Any]]
     plugins: tuple[str, ...]
     device: str
+    keep_images: bool = False
     debug: bool = False
 
 
@@ -84,7 +88,7 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
     if lock is None:
         return Result("busy")
     try:
-        if store.has(cell, shard):
+        if store.has(cell, shard, setting.keep_images):
             return Result("done")
         if cell.smaller is not None and not store.has(cell.smaller, shard):
             return Result("busy")  # it goes on from there
@@ -97,15 +101,38 @@ def compute(setting: Setting, cell: Cell, shard: int) -> Result:
             if setting.debug:
                 raise
             return Result("failed", first_line(error))
-        if attack[cell.attack].traits.get("nested"):
-            store.write_images(cell, shard, images)
-        store.write(cell, shard, outcomes, budget)
+        return _file(store, setting, cell, shard, outcomes, budget, images)
     finally:
         store.release(lock)
+
+
+def _file(
+    store: Store, setting: Setting, cell: Cell, shard: int, outcomes: Outcomes, budget: Budget, images: list[Tensor]
+) -> Result:
+    """Write what was computed, the images first: a kill between the two leaves nothing that looks complete."""
+    known = store.has(cell, shard)
+    if _keeps(setting, cell):
+        if known and not same_outcomes(outcomes, store.read(cell, shard)[0]):
+            return Result(
+                "failed",
+                f"shard {store.shard_path(cell, shard)} holds other outcomes than this machine computes, so its "
+                "images cannot be kept; delete it and run again",
+            )
+        write_images(store.images_path(cell, shard), images)
+    if known:
+        store.shelf(cell, shard).clear()
+    else:
+        store.write(cell, shard, outcomes, budget)
     return Result("done")
 
 
-def _evaluate(setting: Setting, store: Store, cell: Cell, shard: int) -> tuple[Outcomes, Budget, Tensor]:
+def _keeps(setting: Setting, cell: Cell) -> bool:
+    """Whether the attacked images are kept: where asked for, and where the next radius goes on from them."""
+    return (setting.keep_images or cell.nested) and not cell.certificate
+
+
+def _evaluate(setting: Setting, store: Store, cell: Cell, shard: int) -> tuple[Outcomes, Budget, list[Tensor]]:
+    """Outcomes, what they took, and the attacked images where they are to be kept."""
     data = _data(setting, cell.dataset)
     net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
     twin = None
@@ -113,27 +140,34 @@ def _evaluate(setting: Setting, store: Store, cell: Cell, shard: int) -> tuple[O
         twin = load_model(cell.twin, data, setting.device, cell.identity["twin"]["weights"])
     earlier = None
     if cell.smaller is not None:
-        earlier = Earlier(store.read(cell.smaller, shard)[0], store.read_images(cell.smaller, shard))
+        kept = read_images(store.images_path(cell.smaller, shard), len(cell.rows(shard)))
+        earlier = Earlier(store.read(cell.smaller, shard)[0], kept)
     rows = cell.rows(shard)
+    x, y = data.x_test[rows.start : rows.stop], data.y_test[rows.start : rows.stop]
+    if cell.certificate:
+        return *certify(net, data.images.classes, x, y, float(cell.eps), rows, cell.batch), []
 
     def draws(indices: Sequence[int]) -> Draws:
         return Draws(cell.seed, data.test_hash, indices)
 
-    return evaluate(
+    images: list[Tensor] = []
+    outcomes, budget = evaluate(
         net,
         data.images.classes,
         bind(attack[cell.attack], cell.attack_options),
-        data.x_test[rows.start : rows.stop],
-        data.y_test[rows.start : rows.stop],
+        x,
+        y,
         float(cell.eps),
         rows,
         draws,
         cell.batch,
         space_of(protocol[cell.protocol]),
         store.shelf(cell, shard),
+        images if _keeps(setting, cell) else None,
         twin,
         earlier,
     )
+    return outcomes, budget, images
 
 
 def _data(setting: Setting, name: str) -> Dataset:

@@ -5,26 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.settings import (
-    Attacks,
-    BatchSize,
-    Checkpoints,
-    ConfigFile,
-    DataDir,
-    DatasetNames,
-    Device,
-    Epochs,
-    Eps,
-    Examples,
-    Models,
-    Plugin,
-    Protocol,
-    Seed,
-    StoreDir,
-    TrainSeed,
-    Workers,
-    settings,
-)
+from bench.cli.request import Request, job_command, matrix_command, run_command, stored_matrix
+from bench.cli.settings import Checkpoints, ConfigFile, DataDir, DatasetNames, Plugin, settings
 from bench.errors import BenchError
 
 debugging = False
@@ -39,140 +21,52 @@ NoTrain = Annotated[bool, typer.Option("--no-train", help="Fail rows whose check
 Kind = Literal["models", "attacks", "datasets", "protocols", "recipes"]
 
 
+@run_command
 def run(
-    models: Models = None,
-    dataset: DatasetNames = None,
-    protocol: Protocol = None,
-    attacks: Attacks = None,
-    eps: Eps = None,
-    examples: Examples = None,
-    seed: Seed = None,
-    train_seed: TrainSeed = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    workers: Workers = None,
-    epochs: Epochs = None,
-    data_dir: DataDir = None,
-    store: StoreDir = None,
-    checkpoints: Checkpoints = None,
-    config: ConfigFile = None,
-    plugin: Plugin = None,
+    request: Request,
     no_train: NoTrain = False,
     dry_run: DryRun = False,
     format: Format = "terminal",
 ) -> None:
     """Evaluate a model × attack × ε matrix and print its table; trains what is missing."""
-    merged, failures = settings(
-        config,
-        plugin,
-        models=models,
-        datasets=dataset,
-        protocol=protocol,
-        attacks=attacks,
-        eps=eps,
-        examples=examples,
-        seed=seed,
-        train_seed=train_seed,
-        batch_size=batch_size,
-        device=device,
-        workers=workers,
-        data=data_dir,
-        store=store,
-        checkpoints=checkpoints,
-    )
     from bench.cli.output import print_cost, print_table
     from bench.environment import pick_device
     from bench.plan import plan_matrix
     from bench.run import run_matrix
 
-    matrix = plan_matrix(merged, epochs, failures)
+    config = request.config
+    matrix = plan_matrix(config, request.epochs, request.failures)
     if dry_run:
-        print_cost(matrix, merged, pick_device(merged.run.device))
-        _fail([row.failure for row in matrix.rows if row.failure], failures)
+        print_cost(matrix, config, pick_device(config.run.device))
+        _fail([row.failure for row in matrix.rows if row.failure], request.failures)
         return
-    request = {"arguments": sys.argv[1:], "resolved": merged.model_dump(mode="json")}
-    results = run_matrix(matrix, merged, request, no_train, debugging)
-    _fail(print_table(matrix, results, merged, format), failures)
+    asked = {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
+    results = run_matrix(matrix, config, asked, no_train, debugging)
+    _fail(print_table(matrix, results, config, format), request.failures)
 
 
-def train(
-    models: Models = None,
-    dataset: DatasetNames = None,
-    train_seed: TrainSeed = None,
-    epochs: Epochs = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    checkpoints: Checkpoints = None,
-    config: ConfigFile = None,
-    plugin: Plugin = None,
-) -> None:
+@job_command
+def train(request: Request) -> None:
     """Train models; goes on where an earlier run was stopped."""
-    merged, failures = settings(
-        config,
-        plugin,
-        models=models,
-        datasets=dataset,
-        train_seed=train_seed,
-        device=device,
-        data=data_dir,
-        checkpoints=checkpoints,
-    )
     from bench.cli.output import print_cards
     from bench.environment import pick_device
     from bench.plan import plan_matrix
     from bench.run import train_missing
 
-    matrix = plan_matrix(merged, epochs, failures)
-    train_missing(matrix, merged, pick_device(merged.run.device), allowed=True, debug=debugging)
-    print_cards(matrix, merged)
-    _fail([row.failure for row in matrix.rows if row.failure], failures)
+    config = request.config
+    matrix = plan_matrix(config, request.epochs, request.failures)
+    train_missing(matrix, config, pick_device(config.run.device), allowed=True, debug=debugging)
+    print_cards(matrix, config)
+    _fail([row.failure for row in matrix.rows if row.failure], request.failures)
 
 
-def table(
-    models: Models = None,
-    dataset: DatasetNames = None,
-    protocol: Protocol = None,
-    attacks: Attacks = None,
-    eps: Eps = None,
-    examples: Examples = None,
-    seed: Seed = None,
-    train_seed: TrainSeed = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    epochs: Epochs = None,
-    data_dir: DataDir = None,
-    store: StoreDir = None,
-    checkpoints: Checkpoints = None,
-    config: ConfigFile = None,
-    plugin: Plugin = None,
-    format: Format = "terminal",
-) -> None:
+@matrix_command
+def table(request: Request, format: Format = "terminal") -> None:
     """Print the table of a matrix from the store; computes nothing. Takes the options of `run`."""
-    merged, failures = settings(
-        config,
-        plugin,
-        models=models,
-        datasets=dataset,
-        protocol=protocol,
-        attacks=attacks,
-        eps=eps,
-        examples=examples,
-        seed=seed,
-        train_seed=train_seed,
-        batch_size=batch_size,
-        device=device,
-        data=data_dir,
-        store=store,
-        checkpoints=checkpoints,
-    )
     from bench.cli.output import print_table
-    from bench.environment import pick_device
-    from bench.plan import add_stored_cells, plan_matrix
-    from bench.store import Store
 
-    matrix = plan_matrix(merged, epochs, failures)
-    add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
-    _fail(print_table(matrix, Store(merged.paths.store), merged, format), failures)
+    matrix, store = stored_matrix(request)
+    _fail(print_table(matrix, store, request.config, format), request.failures)
 
 
 def list_names(

@@ -13,14 +13,15 @@ from tabulate import tabulate
 from bench.config import Config
 from bench.cost import estimate
 from bench.errors import BenchError
-from bench.files import read_json
+from bench.names import parse_model
 from bench.plan import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
-from bench.report.rows import ABSENT, make_lines
+from bench.report.numbers import NOISE
+from bench.report.rows import ABSENT, Line, make_lines
 from bench.report.table import Format, budget_lines, render
 from bench.spaces import Space, space_of
 from bench.store import Store
-from bench.training.checkpoint import card_path
+from bench.training.checkpoint import read_card
 
 # What a protocol's numbers are, by the space it attacks in.
 NOTES: dict[Space, str] = {
@@ -32,25 +33,48 @@ NOTES: dict[Space, str] = {
 
 def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> list[str]:
     """The table, and under it what its numbers are and what they cost. Returns what rows failed of, one line each."""
-    rows = [(row.dataset, row.label, row.cells, row.failure) for row in matrix.rows]
-    lines = make_lines(rows, store, config.run.examples)
+    lines = make_lines(matrix.rows, store, config.run.examples)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    typer.echo(render(lines, matrix.eps, config.run.baseline, form, colour), nl=False)
+    baseline = str(parse_model(config.run.baseline))
+    typer.echo(render(lines, matrix.eps, baseline, form, colour), nl=False)
     failures = [line.failure for line in lines if line.failure and line.failure != ABSENT]
     if form not in ("terminal", "markdown"):
         return failures
-    how = protocol[config.run.protocol]
-    marks = "bold: best, underlined: second" if colour or form == "markdown" else "* best, _ second"
-    typer.echo(
-        f"\nAccuracy in per cent, clean and under attack, of the first n test images, with 95 % Wilson interval; "
-        f"{marks};\nin parentheses: gain over {config.run.baseline}. Protocol {config.run.protocol}, "
-        f"attack seed {config.run.seed}, train seed {config.run.train_seed}, {NOTES[space_of(how)]}\n"
-    )
+    typer.echo(f"\n{_caption(lines, config, baseline, colour or form == 'markdown')}\n")
     typer.echo(budget_lines(lines), nl=False)
     for line in lines:
         if line.failure:
-            typer.echo(f"{line.model} on {line.dataset}: {line.failure}")
+            several = len(config.run.train_seeds) > 1 and line.train_seed is not None
+            seed = f" (seed {line.train_seed})" if several else ""
+            typer.echo(f"{line.model}{seed} on {line.dataset}: {line.failure}")
     return failures
+
+
+def _caption(lines: Sequence[Line], config: Config, baseline: str, styled: bool) -> str:
+    """What the numbers of a table are."""
+    marks = "bold: best, underlined: second" if styled else "* best, _ second"
+    seeds = config.run.train_seeds
+    parts = [
+        "Accuracy in per cent, clean and under attack, of the first n test images, with 95 % Wilson interval",
+        f"{marks} (equal numbers share a mark)",
+    ]
+    if len(seeds) > 1:
+        parts.append("over several train seeds: the mean, and the smallest–the largest in place of the interval")
+    if any(line.model != baseline and line.robust for line in lines) and any(
+        line.model == baseline and line.robust for line in lines
+    ):
+        joint = " for every seed" if len(seeds) > 1 else ""
+        parts.append(
+            f"in parentheses: gain over {baseline}, n.s. unless McNemar's exact test on the same images gives "
+            f"p < {NOISE}{joint}"
+        )
+    if any(line.kind == "certificate" for line in lines):
+        parts.append("certificate: right, and proven so for every image of the ball; — for a model that proves nothing")
+    named = f"train seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return (
+        ";\n".join(parts) + f".\nProtocol {config.run.protocol}, attack seed {config.run.seed}, {named}, "
+        f"{NOTES[space_of(protocol[config.run.protocol])]}"
+    )
 
 
 def print_cards(matrix: Matrix, config: Config) -> None:
@@ -60,7 +84,7 @@ def print_cards(matrix: Matrix, config: Config) -> None:
         if row.job is None or row.failure or row.job.pretrained:
             continue
         path = row.job.checkpoint(config.paths.checkpoints)
-        card = read_json(card_path(path))
+        card = read_card(path)
         table.append([row.dataset, row.label, card["seed"], *_quality(card), path])
     if table:
         typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "checkpoint"], "plain"))
@@ -117,22 +141,25 @@ def print_names(kind: str, config: Config) -> None:
 
 def _print_checkpoints(folder: Path) -> None:
     table = []
-    for path in map(card_path, sorted(folder.glob("*/*.safetensors"))):
+    damaged = []
+    for path in sorted(folder.glob("*/*.safetensors")):
         try:
-            card = read_json(path)
-            table.append([card["dataset"], card["label"], card["seed"], *_quality(card), path.with_suffix("").name])
-        except (BenchError, KeyError) as error:
-            table.append([path.parent.name, f"unreadable card: {error}", "", "", "", path.name])
+            card = read_card(path)
+            table.append([card["dataset"], card["label"], card["seed"], *_quality(card), path.stem])
+        except BenchError as error:
+            damaged.append(str(error))
     typer.echo(f"\nCheckpoints in {folder}:" if table else f"\nNo checkpoints in {folder} yet.")
     if table:
         typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "file"], "plain"))
+    if damaged:
+        raise BenchError(" | ".join(damaged))
 
 
 def _quality(card: dict[str, Any]) -> Sequence[str]:
     low, high = card["clean_interval"]
     share = f"{100 * card['clean_accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}] n={card['clean_n']}"
     reduced = card.get("training_set", {}).get("reduced")
-    return str(card["settings"]["epochs"]), share + (f" (reduced training set: {reduced})" if reduced else "")
+    return str(card["settings"].get("epochs", "?")), share + (f" (reduced training set: {reduced})" if reduced else "")
 
 
 def _minutes(seconds: float) -> str:

@@ -22,9 +22,13 @@ Examples = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Attack seed.")]
 TrainSeed = Annotated[int | None, typer.Option(help="Training seed.")]
+Seeds = Annotated[str | None, typer.Option(help="Training seeds, separated by commas; tables show their mean.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch, at most 250; part of a result's key.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0: one per core. Never changes a number.")]
+KeepAdversarial = Annotated[
+    bool | None, typer.Option("--keep-adversarial", help="Keep the attacked images beside their shard, for `recheck`.")
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of training, in place of bench.toml's.", min=0)]
 DataDir = Annotated[Path | None, typer.Option(help="Where <name>.npz lies, or torchvision downloads to.")]
 StoreDir = Annotated[Path | None, typer.Option("--store", help="Folder of the results.")]
@@ -39,6 +43,8 @@ def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> 
     Args:
         options: `run` and `paths` keys; None where the user gave nothing. Text is split on commas for lists.
     """
+    if options.get("seeds") is not None and options.get("train_seed") is not None:
+        raise BenchError("--seeds and --train-seed name the same thing: give one of them.")
     base = load_config(config)
     content = base.model_dump()
     content["plugins"] = [*content["plugins"], *(plugins or [])]
@@ -46,12 +52,15 @@ def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> 
         if value is None:
             continue
         section = content["run"] if key in content["run"] else content["paths"]
+        if key == "train_seed":
+            section["seeds"] = []  # one was asked for, whatever bench.toml lists
         section[key] = split_list(value) if isinstance(section[key], list) else value
     try:
         merged = Config.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][-1]).replace("_", "-")
+        # Of an item in a list the option is the list's.
+        name = next(str(part) for part in reversed(first["loc"]) if isinstance(part, str)).replace("_", "-")
         raise BenchError(f"--{name}: {first['msg']}, got {first['input']}.") from error
     failures = load_plugins(merged.plugins)
     for failure in failures:

@@ -1,18 +1,25 @@
 """From stored outcomes to the lines of a table: accuracies with n and interval."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.cells import Cell
+from bench.certificates import CERTIFICATE
 from bench.errors import BenchError
 from bench.outcomes import Budget, Outcomes
+from bench.plan import Row
+from bench.report.sandwich import broken_certificates
 from bench.statistics import wilson
 from bench.store import Store
 
 ABSENT = "not in the store"
+
+Verdicts = NDArray[Any]  # bool, one per example: right, or not
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,16 @@ class Share:
 
 @dataclass
 class Line:
-    """One line of a table: a model under one attack, or a model that failed."""
+    """One model of one training seed under one attack, or with its certificate, or a model that failed.
+
+    Attributes:
+        robust: by radius, the share that is right both clean and attacked; of a certificate, clean and proven.
+        kind: what `robust` is a share of. A model without certificate has an empty line of that kind where
+            another model of the table has one.
+        train_seed: None where weights came with the model.
+        note: what the label does not say of the training: other epochs than bench.toml's, a reduced data set.
+        clean_right, right: verdict per example behind `clean`, and behind `robust` at each radius.
+    """
 
     dataset: str
     model: str
@@ -45,48 +61,88 @@ class Line:
     budget: Budget = field(default_factory=Budget)
     unconverged: int = 0
     failure: str = ""
+    kind: Literal["attack", "certificate"] = "attack"
+    train_seed: int | None = None
+    note: str = ""
+    clean_right: Verdicts | None = None
+    right: dict[Fraction, Verdicts] = field(default_factory=dict)
+
+    def add(self, eps: Fraction, outcomes: Outcomes, right: Verdicts, budget: Budget) -> None:
+        """Take in one cell's outcomes and what counts as right in them."""
+        self.clean, self.clean_right = clean_share(outcomes), outcomes["clean"] == outcomes["label"]
+        self.robust[eps], self.right[eps] = _share(right), right
+        self.budget.add(budget)
 
 
 def clean_share(outcomes: Outcomes) -> Share:
     """Classified correctly when not attacked."""
-    return Share(int(np.sum(outcomes["clean"] == outcomes["label"])), len(outcomes["label"]))
+    return _share(outcomes["clean"] == outcomes["label"])
+
+
+def robust_right(outcomes: Outcomes) -> Verdicts:
+    """Classified correctly both clean and under attack, (N,)."""
+    return (outcomes["clean"] == outcomes["label"]) & (outcomes["adversarial"] == outcomes["label"])
 
 
 def robust_share(outcomes: Outcomes) -> Share:
     """Classified correctly both clean and under attack."""
-    right = (outcomes["clean"] == outcomes["label"]) & (outcomes["adversarial"] == outcomes["label"])
-    return Share(int(np.sum(right)), len(right))
+    return _share(robust_right(outcomes))
 
 
-def make_lines(rows: Iterable[tuple[str, str, list[Cell], str]], store: Store, examples: int) -> list[Line]:
-    """Lines in the order of the rows.
+def certified_right(outcomes: Outcomes) -> Verdicts:
+    """Classified correctly and certified, (N,)."""
+    return (outcomes["clean"] == outcomes["label"]) & outcomes["certified"]
+
+
+def make_lines(rows: Sequence[Row], store: Store, examples: int) -> list[Line]:
+    """Lines in the order of the rows, a model's certificate after its attacks.
 
     Args:
-        rows: (data set, model label, cells, failure) each.
+        rows: with their cells, or with what keeps them from having any.
         examples: the first n test images, 0: all. Cells the store lacks leave their column empty.
     """
     lines: list[Line] = []
-    for dataset, label, cells, failed in rows:
-        failure = failed
-        by_attack: dict[tuple[str, str], Line] = {}
-        for cell in cells:
-            try:
-                outcomes = store.outcomes(cell, examples)
-                spent = store.budget(cell, examples) if outcomes else Budget()
-            except BenchError as error:
-                failure = failure or str(error)
-                continue
-            if outcomes is None:
-                continue
-            line = by_attack.setdefault((cell.attack, cell.attack_label), Line(dataset, label, cell.attack_label))
-            line.clean = clean_share(outcomes)
-            line.robust[cell.eps] = robust_share(outcomes)
-            line.budget.add(spent)
-            line.unconverged += _unconverged(cell, outcomes)
-        lines += by_attack.values()
-        if failure or not by_attack:
-            lines.append(Line(dataset, label, failure=failure or ABSENT))
+    certificates = any(row.certificates for row in rows)
+    for row in rows:
+        here, failure = _row_lines(row, store, examples)
+        if certificates and here and here[-1].kind != CERTIFICATE:
+            here.append(_line(row, CERTIFICATE, kind="certificate", clean=here[0].clean))
+        lines += here
+        if failure or not here:
+            lines.append(_line(row, failure=failure or ABSENT))
     return lines
+
+
+def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:
+    """The row's lines with numbers, and what kept it from more."""
+    failure = row.failure
+    by_attack: dict[tuple[str, str, str], Line] = {}
+    found: list[tuple[Cell, Outcomes]] = []
+    for cell in (*row.cells, *row.certificates):
+        try:
+            outcomes = store.outcomes(cell, examples)
+            spent = store.budget(cell, examples) if outcomes else Budget()
+        except BenchError as error:
+            failure = failure or str(error)
+            continue
+        if outcomes is None:
+            continue
+        found.append((cell, outcomes))
+        kind: Literal["attack", "certificate"] = "certificate" if cell.certificate else "attack"
+        line = by_attack.setdefault((kind, cell.attack, cell.attack_label), _line(row, cell.attack_label, kind=kind))
+        line.add(cell.eps, outcomes, certified_right(outcomes) if cell.certificate else robust_right(outcomes), spent)
+        if not cell.certificate:
+            line.unconverged += _unconverged(cell, outcomes)
+    return list(by_attack.values()), failure or " ".join(broken_certificates(found))
+
+
+def _line(row: Row, attack: str = "", **fields: Any) -> Line:
+    seed = None if row.job is None or row.job.pretrained else row.job.seed
+    return Line(row.dataset, row.label, attack, train_seed=seed, note=row.note, **fields)
+
+
+def _share(right: Verdicts) -> Share:
+    return Share(int(np.sum(right)), len(right))
 
 
 def _unconverged(cell: Cell, outcomes: Outcomes) -> int:

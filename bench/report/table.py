@@ -13,10 +13,15 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.epsilon import show_eps
-from bench.report.rows import Line, Share
+from bench.outcomes import Budget
+from bench.report.numbers import Number, gain, number, over_seeds, rival
+from bench.report.rows import ABSENT, Line, Share
 
 Format = Literal["terminal", "markdown", "latex", "csv", "json"]
 Mark = Literal["", "best", "second"]
+
+COLUMNS = ["dataset", "model", "train_seed", "note", "kind", "attack", "eps", "accuracy", "low", "high", "n"]
+COLUMNS += ["gain", "p_value", "failure"]
 
 
 @dataclass(frozen=True)
@@ -36,38 +41,45 @@ STYLES = {
 }
 
 
-def long_frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """One row per number: data set, model, attack, ε, accuracy, interval (per cent), n, failure."""
+def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
+    """One row per number of one training seed: accuracy and interval (per cent), n, gain over the baseline and its p.
+
+    `kind` says what `accuracy` is under ε > 0: of an attack, the share right both clean and attacked; of a
+    certificate, the share right and proven. `p_value` is McNemar's, paired by example.
+    """
     records = []
     for line in lines:
-        head = {"dataset": line.dataset, "model": line.model, "attack": line.attack or None}
-        shares: list[tuple[str, Share]] = [("0", line.clean)] if line.clean else []
-        shares += [(show_eps(eps), share) for eps, share in line.robust.items()]
-        for eps, share in shares:
-            low, high = share.interval
-            records.append(
-                {**head, "eps": eps, "accuracy": share.percent, "low": low, "high": high, "n": share.n, "failure": None}
-            )
+        head = {"dataset": line.dataset, "model": line.model, "train_seed": line.train_seed, "note": line.note or None}
+        head |= {"kind": line.kind if line.attack else None, "attack": line.attack or None}
+        shares: list[tuple[Fraction | None, Share]] = []
+        if line.clean and line.kind == "attack":
+            shares.append((None, line.clean))
+        for eps, share in [*shares, *line.robust.items()]:
+            (low, high), found = share.interval, gain(line, eps, lines, baseline)
+            record = {"eps": "0" if eps is None else show_eps(eps), "accuracy": share.percent, "low": low, "high": high}
+            compared = {"gain": found.points, "p_value": found.p} if found else {}
+            records.append({**head, **record, "n": share.n, **compared})
         if line.failure:
             records.append({**head, "failure": line.failure})
-    columns = ["dataset", "model", "attack", "eps", "accuracy", "low", "high", "n", "failure"]
-    return pd.DataFrame(records, columns=columns)
+    return pd.DataFrame(records, columns=COLUMNS).astype({"n": "Int64", "train_seed": "Int64"})
 
 
 def render(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, form: Format, colour: bool = False) -> str:
     """The table as text.
 
     Args:
-        lines: what to show.
+        lines: what to show; csv and json give every training seed its own records, the others one line per model.
         eps: the columns.
         baseline: model whose numbers gains are measured against.
         form: output format.
         colour: whether the terminal takes escape codes; without, best is marked `*`, second `_`.
     """
     if form == "csv":
-        return long_frame(lines).to_csv(index=False, float_format="%.4f")
+        frame = long_frame(lines, baseline)
+        frame["p_value"] = frame["p_value"].map("{:.3g}".format, na_action="ignore")
+        return frame.to_csv(index=False, float_format="%.4f")
     if form == "json":
-        return json.dumps(json.loads(long_frame(lines).to_json(orient="records")), indent=1) + "\n"
+        return json.dumps(json.loads(long_frame(lines, baseline).to_json(orient="records")), indent=1) + "\n"
     style = STYLES["terminal" if colour else "plain"] if form == "terminal" else STYLES[form]
     header = ["Benchmark", "Model", "Clean", "n", "Attack", *(f"ε = {show_eps(e)}" for e in eps)]
     if form == "latex":
@@ -80,72 +92,89 @@ def render(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, form: 
 
 
 def budget_lines(lines: Sequence[Line]) -> str:
-    """What every row took, summed over its radii and examples."""
-    table = [
-        [
-            line.dataset,
-            line.model,
-            line.attack,
-            *(f"{v:,}" for v in (b.forwards, b.backwards, b.f_evaluations, b.vjps)),
-            f"{b.seconds:.1f}",
-            line.unconverged,
-        ]
-        for line in lines
-        if line.attack
-        for b in [line.budget]
-    ]
+    """What every row took, summed over its radii, examples and training seeds."""
+    table = []
+    for group in over_seeds(lines):
+        if not group[0].robust:
+            continue
+        spent = Budget()
+        for line in group:
+            spent.add(line.budget)
+        counts = (spent.forwards, spent.backwards, spent.f_evaluations, spent.vjps)
+        first, unconverged = group[0], sum(line.unconverged for line in group)
+        figures = [*(f"{count:,}" for count in counts), f"{spent.seconds:.1f}", unconverged]
+        table.append([first.dataset, label(first), first.attack, *figures])
     header = ["Budget", "model", "attack", "forwards", "backwards", "f-evaluations", "VJPs", "seconds", "unconverged"]
     return tabulate(table, header, tablefmt="plain", disable_numparse=True) + "\n" if table else ""
 
 
+def label(line: Line) -> str:
+    """The model as a table names it."""
+    return f"{line.model} ({line.note})" if line.note else line.model
+
+
 def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: Style) -> list[list[str]]:
+    groups = over_seeds(lines)
     body, before = [], ("", "")
-    for line in lines:
-        here = (line.dataset, line.model)
-        head = [line.dataset if here[0] != before[0] else "", line.model if here != before else ""]
-        if line.failure and line.clean is None:
-            body.append([line.dataset if here[0] != before[0] else "", line.model, "failed", "", "", *[""] * len(eps)])
-            before = here
-            continue
-        if line.clean is None:
-            continue
-        clean = _with_interval(f"{line.clean.percent:.2f}", line.clean, style) if here != before else ""
-        cells = [head[0], head[1], clean, str(line.clean.n) if here != before else "", line.attack]
-        cells += [_number(line, radius, lines, baseline, style) for radius in eps]
-        body.append(cells)
+    for group in groups:
+        line = group[0]
+        here = (line.dataset, label(line))
+        new = here != before
+        head = [line.dataset if here[0] != before[0] else "", here[1] if new else ""]
         before = here
+        if not line.attack:
+            seeds = ", ".join(str(x.train_seed) for x in group if x.train_seed is not None)
+            name = f"{here[1]} (seed {seeds})" if seeds and any(len(g) > 1 for g in groups) else here[1]
+            state = ABSENT if line.failure == ABSENT else "failed"
+            body.append([head[0], name, state, "", "", *["—"] * len(eps)])
+            continue
+        count = max(len(other) for other in groups if (other[0].dataset, label(other[0])) == here)
+        clean = number(group, None, lines, "")
+        assert clean is not None
+        numbers = [number(group, radius, lines, baseline) for radius in eps]
+        cells = [_with_interval(f"{clean.percent:.2f}", clean, count, style) if new else ""]
+        cells += [_n(clean) if new else "", line.attack]
+        for radius, found in zip(eps, numbers, strict=True):
+            cells.append(_cell(found, count, _rivals(groups, line, radius, lines), style) if found else "—")
+        body.append(head + cells)
     return body
 
 
-def _number(line: Line, eps: Fraction, lines: Sequence[Line], baseline: str, style: Style) -> str:
-    share = line.robust.get(eps)
-    if share is None:
-        return "—"
-    rivals = [x for x in lines if (x.dataset, x.attack) == (line.dataset, line.attack) and eps in x.robust]
-    text = f"{share.percent:.2f}"
-    base = next((x.robust[eps] for x in rivals if x.model == baseline), None)
-    if base is not None and line.model != baseline:
-        text += f" ({share.percent - base.percent:+.2f})"
-    mark = _mark(share, [x.robust[eps] for x in rivals])
+def _rivals(groups: Sequence[Sequence[Line]], line: Line, eps: Fraction, lines: Sequence[Line]) -> list[float]:
+    found = [number(group, eps, lines, "") for group in groups if rival(group[0], line)]
+    return [x.percent for x in found if x]
+
+
+def _cell(found: Number, seeds: int, rivals: Sequence[float], style: Style) -> str:
+    text = f"{found.percent:.2f}"
+    if found.gain:
+        text += f" ({found.gain.points:+.2f}{', n.s.' if found.gain.noise else ''})"
+    mark = _mark(found.percent, rivals)
     text = style.best(text) if mark == "best" else style.second(text) if mark == "second" else text
-    return _with_interval(text, share, style)
+    return _with_interval(text, found, seeds, style)
 
 
-def _mark(share: Share, rivals: Sequence[Share]) -> Mark:
-    ranks = sorted({rival.percent for rival in rivals}, reverse=True)
-    if len(ranks) < 2:
-        return ""
-    return "best" if share.percent == ranks[0] else "second" if share.percent == ranks[1] else ""
+def _mark(percent: float, rivals: Sequence[float]) -> Mark:
+    """Equal numbers share a mark: all with the largest are best, all with the next smaller one second."""
+    ranks = sorted({f"{rival:.9f}" for rival in rivals}, key=float, reverse=True)
+    place = ranks.index(f"{percent:.9f}")
+    return "" if len(rivals) < 2 else "best" if place == 0 else "second" if place == 1 else ""
 
 
-def _with_interval(text: str, share: Share, style: Style) -> str:
-    low, high = share.interval
-    return f"{text}{style.join}[{low:.1f}, {high:.1f}]"
+def _n(found: Number) -> str:
+    return str(found.n) if found.seeds == 1 else f"{found.n} × {found.seeds} seeds"
+
+
+def _with_interval(text: str, found: Number, seeds: int, style: Style) -> str:
+    low, high = f"{found.low:.1f}", f"{found.high:.1f}"
+    spread = f"[{low}, {high}]" if found.seeds == 1 else f"{low}–{high}"
+    short = f" ({found.seeds} of {seeds} seeds)" if found.seeds < seeds else ""
+    return f"{text}{style.join}{spread}{short}"
 
 
 def _booktabs(header: list[str], body: list[list[str]]) -> str:
     def escape(text: str) -> str:
-        return text.replace("_", "\\_").replace("%", "\\%").replace("—", "--")
+        return text.replace("_", "\\_").replace("%", "\\%").replace("—", "--").replace("×", "$\\times$")
 
     rows = [" & ".join(escape(cell) for cell in row) + r" \\" for row in body]
     top = " & ".join(header) + r" \\"

@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from bench.errors import BenchError, first_line
 from bench.files import read_json, write_atomically
 
+# What is read of a card, wherever one is read.
+_CARD: dict[str, tuple[type, ...]] = {
+    "label": (str,),
+    "dataset": (str,),
+    "seed": (int,),
+    "settings": (dict,),
+    "weights": (str,),
+    "clean_accuracy": (int, float),
+    "clean_interval": (list,),
+    "clean_n": (int,),
+}
+
 
 def weights_hash(state: dict[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values, whatever the order or device."""
@@ -71,6 +83,18 @@ def fit_state(path: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def card_path(path: Path) -> Path:
     return path.with_suffix(".json")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of a checkpoint. Raises BenchError where it is damaged or lacks what every card has."""
+    card = read_json(card_path(path))
+    for name, kinds in _CARD.items():
+        if not isinstance(card.get(name), kinds):
+            raise BenchError(
+                f"card {card_path(path)} is damaged: '{name}' is missing or of the wrong kind; "
+                "delete it and its checkpoint and train again."
+            )
+    return card
 
 
 def state_path(path: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from bench import worker
 from bench.cli.app import main
 from bench.registry import attack, dataset, model
 
@@ -40,6 +41,7 @@ class Inside:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
+        worker._models.clear()  # another test's folder may hold the same model under the same relative path
         for registry in (model, attack, dataset):
             len(list(registry))  # the built-in ones are there before the copy is made
             monkeypatch.setattr(registry, "_entries", dict(registry._entries))

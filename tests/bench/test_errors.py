@@ -101,6 +101,18 @@ def test_truncated_and_mismatching_checkpoints(tmp_path: Path, inside: Inside) -
     inside(tmp_path, "run", *QUICK)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"weights": 3}', "[]", "no JSON"])
+def test_a_card_that_says_nothing_is_one_line(content: str, tmp_path: Path, inside: Inside) -> None:
+    inside(tmp_path, "train", "--models", "fc-linear,deq", "--epochs", "0")
+    card = next(path for path in tmp_path.rglob("*.json") if path.name.startswith("fc-linear"))
+    card.write_text(content)
+    one_line(inside(tmp_path, "train", "--models", "fc-linear", "--epochs", "0", code=2), card.name, "delete it")
+    listed = inside(tmp_path, "list", "models", code=2)
+    one_line(listed, card.name, "delete it")
+    assert "deq-seed0" in listed.stdout, "the others are listed"
+    one_line(inside(tmp_path, "run", *QUICK, "--epochs", "0", code=2), card.name, "delete it")
+
+
 def test_full_disk_loses_nothing(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow.parquet as pq
 

@@ -56,7 +56,7 @@ def run(shelf: Shelf) -> Run:
     search = bind(entry, entry.resolve({"iterations": 3, "targets": 1, "queries": 20}))
 
     def call(keep: Keep = shelf) -> tuple[Outcomes, Budget]:
-        return evaluate(net, 10, search, x, y, 0.1, range(N), lambda rows: Draws(0, "x", rows), BATCH, keep=keep)[:2]
+        return evaluate(net, 10, search, x, y, 0.1, range(N), lambda rows: Draws(0, "x", rows), BATCH, keep=keep)
 
     return call
 

@@ -58,6 +58,6 @@ def test_a_missing_image_file_is_one_clear_line(whole: Path, inside: Inside, tmp
     store = tmp_path / "store"
     common = [*ARGUMENTS, "--store", str(store), "--checkpoints", str(whole / "results/checkpoints")]
     inside(tmp_path, *common, "--eps", "8", "--examples", "10")
-    next(store.glob("digits/deq*/adaptive@8-*/images-00000.safetensors")).unlink()
+    next(store.glob("digits/deq*/adaptive@8-*/shard-00000.images.safetensors")).unlink()
     done = inside(tmp_path, *common, "--eps", "8,16", "--examples", "10", code=2)
-    assert "images-00000.safetensors are missing or damaged; delete the folder and run again" in done.stderr
+    assert "shard-00000.images.safetensors are damaged" in done.stderr and "--keep-adversarial" in done.stderr

@@ -53,7 +53,7 @@ def test_normalised_is_torchattacks_on_the_body(
         found.append(search(*arguments))
         return found[-1]
 
-    outcomes, _, _ = evaluate(
+    outcomes, _ = evaluate(
         net, 10, watched, digits.x_test[:N], y, EPS, range(N), lambda rows: Draws(0, "digits", rows), N, "normalised"
     )
     if search is pgd:
@@ -74,7 +74,7 @@ def test_the_control_is_flat_where_the_attack_is_not(trained: Trained, digits: D
 
     def robust(eps: Fraction, name: str) -> float:
         how = protocol[name]
-        outcomes, _, _ = evaluate(
+        outcomes, _ = evaluate(
             trained("fc-linear"),
             10,
             lambda *arguments: pgd(*arguments, **how.target(eps)["pgd"]),

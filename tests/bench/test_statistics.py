@@ -1,9 +1,11 @@
-"""Wilson intervals against the defining equation, and the table's arithmetic."""
+"""Wilson intervals and McNemar's test against what defines them, and the table's arithmetic."""
 
 import io
+import itertools
 import json
 from fractions import Fraction
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.report.rows import Line, Share
 from bench.report.table import render
-from bench.statistics import Z95, wilson
+from bench.statistics import Z95, mcnemar, wilson
 
 EPS = [Fraction(2, 255), Fraction(8, 255)]
 
@@ -25,6 +27,40 @@ def test_wilson_solves_its_equation(case: tuple[int, int]) -> None:
     for q in (low, high):
         if 1e-9 < q < 1 - 1e-9 and abs(q - hits / n) > 1e-12:
             assert (hits / n - q) ** 2 == pytest.approx(Z95**2 * q * (1 - q) / n, rel=1e-6)
+
+
+pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=10)
+
+
+@given(pairs)
+def test_mcnemar_is_the_permutation_test(pairs: list[tuple[bool, bool]]) -> None:
+    """Swapping the two models on any subset of examples is as likely as not, if they are alike."""
+    a, b = (np.array(column) for column in zip(*pairs, strict=True))
+    observed = abs(int(a.sum()) - int(b.sum()))
+    extreme = 0
+    for swaps in itertools.product([False, True], repeat=len(a)):
+        first, second = np.where(swaps, b, a), np.where(swaps, a, b)
+        extreme += abs(int(first.sum()) - int(second.sum())) >= observed
+    assert mcnemar(a, b) == pytest.approx(extreme / 2 ** len(a), abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=300))
+def test_mcnemar_knows_neither_order_nor_side_nor_agreement(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = (np.array(column) for column in zip(*pairs, strict=True))
+    p = mcnemar(a, b)
+    assert 0 < p <= 1 and p == mcnemar(b, a)
+    order = np.random.default_rng(len(a)).permutation(len(a))
+    assert p == mcnemar(a[order], b[order]) == mcnemar(~a, ~b)
+    agreeing = np.ones(50, bool)
+    assert p == mcnemar(np.append(a, agreeing), np.append(b, agreeing))
+
+
+def test_mcnemar_on_figures_from_the_definition() -> None:
+    """10 against 2 discordant examples: 2·(C(12,0) + C(12,1) + C(12,2))/2¹²."""
+    a, b = np.array([True] * 10 + [False] * 2), np.array([False] * 10 + [True] * 2)
+    assert mcnemar(a, b) == pytest.approx(2 * (1 + 12 + 66) / 4096)
+    with pytest.raises(ValueError, match="same examples"):
+        mcnemar(a, b[1:])
 
 
 def lines() -> list[Line]:

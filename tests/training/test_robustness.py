@@ -35,7 +35,7 @@ def measure(digits: Dataset, config: Config, checkpoints: Path) -> Callable[[str
             net = build_model(job, digits)
             load_weights(train(job, digits, checkpoints, torch.device("cpu"), settings), net)
             n = len(digits.x_test)
-            outcomes, _, _ = evaluate(
+            outcomes, _ = evaluate(
                 net,
                 digits.images.classes,
                 partial(pgd, steps=100, alpha=EPS / 10),

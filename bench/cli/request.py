@@ -1,0 +1,125 @@
+"""The options that commands share, declared once: a decorator adds them and hands the command what they resolve to."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from bench.cli.settings import (
+    Attacks,
+    BatchSize,
+    Checkpoints,
+    ConfigFile,
+    DataDir,
+    DatasetNames,
+    Device,
+    Epochs,
+    Eps,
+    Examples,
+    KeepAdversarial,
+    Models,
+    Plugin,
+    Protocol,
+    Seed,
+    Seeds,
+    StoreDir,
+    TrainSeed,
+    Workers,
+    settings,
+)
+from bench.config import Config
+
+if TYPE_CHECKING:
+    from bench.plan import Matrix
+    from bench.store import Store
+
+Command = Callable[..., None]
+
+# In the order of --help.
+_OPTIONS: dict[str, Any] = {
+    "models": Models,
+    "dataset": DatasetNames,
+    "protocol": Protocol,
+    "attacks": Attacks,
+    "eps": Eps,
+    "examples": Examples,
+    "seed": Seed,
+    "train_seed": TrainSeed,
+    "seeds": Seeds,
+    "batch_size": BatchSize,
+    "device": Device,
+    "workers": Workers,
+    "keep_adversarial": KeepAdversarial,
+    "epochs": Epochs,
+    "data_dir": DataDir,
+    "store": StoreDir,
+    "checkpoints": Checkpoints,
+    "config": ConfigFile,
+    "plugin": Plugin,
+}
+_OF_RUNS = {"workers", "keep_adversarial"}
+_OF_CELLS = {"protocol", "attacks", "eps", "examples", "seed", "batch_size", "store"}
+_KEYS = {"dataset": "datasets", "data_dir": "data"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        config: bench.toml with the options laid over it.
+        epochs: of every recipe, where given.
+        failures: a line for every plugin that failed to import.
+    """
+
+    config: Config
+    epochs: int | None
+    failures: list[str]
+
+
+def run_command(command: Command) -> Command:
+    """Gives a command that computes cells every shared option beside its own, and a Request as its first argument."""
+    return _with_options(command, set(_OPTIONS))
+
+
+def matrix_command(command: Command) -> Command:
+    """As `run_command`, for a command that looks at cells, in one process."""
+    return _with_options(command, set(_OPTIONS) - _OF_RUNS)
+
+
+def job_command(command: Command) -> Command:
+    """As `run_command`, for a command on models alone."""
+    return _with_options(command, set(_OPTIONS) - _OF_RUNS - _OF_CELLS)
+
+
+def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
+    """The matrix with the cells of every row whose weights are there, and the store; computes nothing."""
+    from bench.environment import pick_device
+    from bench.plan import add_stored_cells, plan_matrix
+    from bench.store import Store
+
+    config = request.config
+    matrix = plan_matrix(config, request.epochs, request.failures)
+    add_stored_cells(matrix, config, pick_device(config.run.device).type)
+    return matrix, Store(config.paths.store)
+
+
+def _with_options(command: Command, names: set[str]) -> Command:
+    own = list(inspect.signature(command).parameters.values())[1:]
+    shared = {name: hint for name, hint in _OPTIONS.items() if name in names}
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        given = {_KEYS.get(name, name): options.pop(name) for name in shared}
+        config, plugin, epochs = (given.pop(name) for name in ("config", "plugin", "epochs"))
+        merged, failures = settings(config, plugin, **given)
+        command(Request(merged, epochs, failures), **options)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    declared = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in shared.items()]
+    parameters = [*declared, *(parameter.replace(kind=kind) for parameter in own)]
+    # typer reads both; wraps would leave it those of the command.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
