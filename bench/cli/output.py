@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.names import parse_model
 from bench.plan import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
+from bench.report.breakers import breaker_lines
 from bench.report.numbers import NOISE
 from bench.report.rows import ABSENT, Line, make_lines
 from bench.report.table import Format, budget_lines, render
@@ -42,6 +43,8 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
         return failures
     typer.echo(f"\n{_caption(lines, config, baseline, colour or form == 'markdown')}\n")
     typer.echo(budget_lines(lines), nl=False)
+    if broken := breaker_lines(lines):
+        typer.echo(f"\n{broken}", nl=False)
     for line in lines:
         if line.failure:
             several = len(config.run.train_seeds) > 1 and line.train_seed is not None

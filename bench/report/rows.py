@@ -13,6 +13,7 @@ from bench.certificates import CERTIFICATE
 from bench.errors import BenchError
 from bench.outcomes import Budget, Outcomes
 from bench.plan import Row
+from bench.registry import attack
 from bench.report.sandwich import broken_certificates
 from bench.statistics import wilson
 from bench.store import Store
@@ -50,6 +51,7 @@ class Line:
             another model of the table has one.
         train_seed: None where weights came with the model.
         note: what the label does not say of the training: other epochs than bench.toml's, a reduced data set.
+        breakers: by radius, how many examples each stage of a cascade broke first.
         clean_right, right: verdict per example behind `clean`, and behind `robust` at each radius.
     """
 
@@ -64,6 +66,7 @@ class Line:
     kind: Literal["attack", "certificate"] = "attack"
     train_seed: int | None = None
     note: str = ""
+    breakers: dict[Fraction, dict[str, int]] = field(default_factory=dict)
     clean_right: Verdicts | None = None
     right: dict[Fraction, Verdicts] = field(default_factory=dict)
 
@@ -133,12 +136,21 @@ def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:
         line.add(cell.eps, outcomes, certified_right(outcomes) if cell.certificate else robust_right(outcomes), spent)
         if not cell.certificate:
             line.unconverged += _unconverged(cell, outcomes)
+            if counts := _breakers(cell, outcomes):
+                line.breakers[cell.eps] = counts
     return list(by_attack.values()), failure or " ".join(broken_certificates(found))
 
 
-def _line(row: Row, attack: str = "", **fields: Any) -> Line:
+def _breakers(cell: Cell, outcomes: Outcomes) -> dict[str, int]:
+    """Examples by the stage that broke them first, in the stages' order; empty for an attack without stages."""
+    stages = attack[cell.attack].traits.get("stages")
+    names = stages(**cell.attack_options) if stages else ()
+    return {name: int(np.sum(outcomes["broken_by"] == k)) for k, name in enumerate(names)}
+
+
+def _line(row: Row, label: str = "", **fields: Any) -> Line:
     seed = None if row.job is None or row.job.pretrained else row.job.seed
-    return Line(row.dataset, row.label, attack, train_seed=seed, note=row.note, **fields)
+    return Line(row.dataset, row.label, label, train_seed=seed, note=row.note, **fields)
 
 
 def _share(right: Verdicts) -> Share:

@@ -39,6 +39,16 @@ def test_monotone_by_construction(whole: Path) -> None:
         previous = now
 
 
+def test_the_table_says_who_broke_how_many(whole: Path, inside: Inside) -> None:
+    printed = inside(whole, *ARGUMENTS, "--eps", "8,16,24").stdout
+    by_eps = broken(whole / "results/store")
+    lines = printed[printed.index("Broken first by") :].splitlines()
+    assert lines[0].split()[-3:] == ["apgd-ce", "apgd-margin", "twin"]
+    for line, radius in zip(lines[1:4], ("8-255", "16-255", "24-255"), strict=True):
+        wanted = [sum(row["broken_by"] == k for row in by_eps[radius]) for k in range(3)]
+        assert [int(count) for count in line.split()[-3:]] == wanted and sum(wanted) > 0
+
+
 def test_resumed_and_in_two_processes_it_gives_the_same_bits(whole: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     common = [*ARGUMENTS, "--store", str(store), "--checkpoints", str(whole / "results/checkpoints")]
