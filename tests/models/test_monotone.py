@@ -1,5 +1,7 @@
 """W and |W| are monotone whatever M is, and the layer's iterations converge from anywhere to one point."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from models.enclosure import interval_cell
 from models.equilibrium.methods import Anderson, FixedPoint
 from models.equilibrium.solve import solve
 from models.monotone import STRETCH, Monotone, MonotoneCell
+from tests.conftest import Trained
 
 SHAPES = ((1,), (2,), (7,), (3, 4, 5))
 
@@ -59,6 +62,20 @@ def test_w_and_its_absolute_value_are_monotone(layer: Monotone) -> None:
     assert float(torch.linalg.eigvals(w.abs()).abs().max()) <= 1 - layer.target + 1e-9
     assert float(weights.min()) >= 1 / STRETCH - 1e-12
     assert float(weights.max()) <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    "name", ["mondeq[width=24]", "ibp-mondeq[eps=0.1,width=24]", "ibp-mondeq[eps=0.1,width=4,form=3]"]
+)
+@pytest.mark.parametrize("rescale", [False, True])
+def test_training_leaves_them_monotone(name: str, rescale: bool, trained: Trained) -> None:
+    net = trained(name.replace("]", f",rescale={str(rescale).lower()}]"))
+    layer = copy.deepcopy(net.body.monotone).double()
+    w = matrix(layer)
+    weights = layer.weights().detach().repeat_interleave(w.shape[0] // layer.shape[0])
+    plain = weights[:, None] * w / weights
+    assert margin(plain) >= layer.target - 1e-9
+    assert margin(plain.abs()) >= layer.target - 1e-9
 
 
 def test_the_bound_is_used_up() -> None:

@@ -54,7 +54,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     one_step = loop._Run._one_step
 
     def step(run: loop._Run, *arguments: object) -> None:
-        if stops and run.job.label.startswith(("deq", "resnet20")) and run.step == stops[0]:
+        if stops and run.job.label.startswith(("deq", "resnet20", "ibp-mondeq")) and run.step == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
         one_step(run, *arguments)
@@ -63,13 +63,17 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield stops
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("architecture", ["deq", "resnet20"])
+NAMES = [f"{architecture}+{recipe}" for recipe in RECIPES for architecture in ("deq", "resnet20")]
+# Its own recipe, m annealed in a buffer along the way.
+NAMES.append("ibp-mondeq[eps=0.1,width=16]+ibp[batch_size=32,m_start=0.99]")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_interrupted_twice_and_resumed_it_ends_in_the_same_bits(
-    architecture: str, recipe: str, config: Config, tmp_path: Path, interrupted: list[int]
+    name: str, config: Config, tmp_path: Path, interrupted: list[int]
 ) -> None:
     data = small_digits()
-    job = small_job(f"{architecture}+{recipe}", data, config)
+    job = small_job(name, data, config)
     every_step = one_thread(config, save_seconds=0.0)
     straight = train(job, data, tmp_path / "straight", CPU, one_thread(config))
     interrupted[:] = [4, 11]  # within the first epoch, and in the last one

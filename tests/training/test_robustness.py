@@ -55,7 +55,7 @@ def measure(digits: Dataset, config: Config, checkpoints: Path) -> Callable[[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("architecture", ["resnet20", "deq", "lyadeq"])
+@pytest.mark.parametrize("architecture", ["resnet20", "deq", "deq-orth", "lyadeq-no-orth", "lyadeq"])
 def test_adversarial_training_beats_standard_under_attack(
     architecture: str, recipe: str, measure: Callable[[str], tuple[Share, Share]]
 ) -> None:
