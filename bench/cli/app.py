@@ -6,6 +6,7 @@ import traceback
 import typer
 
 from bench.cli import commands
+from bench.cli.diagnose import diagnose
 from bench.cli.export import export
 from bench.errors import BenchError, first_line
 
@@ -21,6 +22,7 @@ app.command("run")(commands.run)
 app.command("train")(commands.train)
 app.command("table")(commands.table)
 app.command("export")(export)
+app.command("diagnose")(diagnose)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)
