@@ -11,7 +11,7 @@ from bench.diagnostics.thresholds import FLAT_DROP, FLAT_LEFT, FLAT_RATIO, FLATN
 from bench.epsilon import show_eps
 from bench.statistics import wilson
 
-LARGE_EXAMPLES = 250  # at ε = 1 a step of 1/255 takes hundreds of steps
+LARGE_EXAMPLES = 100  # at ε = 1 a step of 1/255 takes hundreds of steps
 
 
 def flatness(context: Context) -> Result:

@@ -13,11 +13,11 @@ from bench.diagnostics.gradient import gradient
 from bench.diagnostics.lyapunov import lyapunov
 from bench.diagnostics.noise import noise
 from bench.diagnostics.null_attack import zero_budget, zero_gradient
-from bench.diagnostics.result import Result
+from bench.diagnostics.result import Result, Sign
 from bench.diagnostics.sandwich import sandwich
 from bench.diagnostics.solver import determinism, solver
 from bench.diagnostics.transfer import transfer
-from bench.errors import unknown
+from bench.errors import first_line, unknown
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,12 @@ def chosen(names: Sequence[str]) -> list[Diagnostic]:
 
 
 def diagnose(diagnostic: Diagnostic, context: Context) -> Result:
-    """Run one. An attack that breaks its contract on the way is a finding."""
+    """Run one. An attack that breaks its contract on the way is a finding, and so is a model it cannot attack."""
+    sign: Sign
     try:
         return diagnostic.run(context)
     except ContractError as error:
-        sentence = f"It could not be completed: {error}."
-        return Result(diagnostic.name, "FAIL", sentence, n=context.n, sign="artefact")
+        reason, sign = str(error), "artefact"
+    except RuntimeError as error:  # what autograd raises where logits do not depend on the images
+        reason, sign = first_line(error), "masking"
+    return Result(diagnostic.name, "FAIL", f"It could not be completed: {reason}.", n=context.n, sign=sign)

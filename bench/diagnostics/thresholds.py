@@ -27,7 +27,7 @@ NOISE = Lines(warn=0.0)  # broken by noise, not by the attack
 BLACK_BOX = Lines(warn=0.002, fail=0.02)  # broken by Square alone
 TRANSFER = Lines(fail=0.005)  # accuracy under transferred images below that under the attack's own
 GRADIENT_DEAD = Lines(warn=0.0, fail=0.01)  # examples with a zero or NaN gradient on the path
-GRADIENT_ERROR = Lines(warn=0.05)  # median relative error against central differences
+GRADIENT_ERROR = Lines(warn=0.05)  # relative error against central differences, at its 95th percentile
 GRADIENT_AGREEMENT = Lines(warn=0.95, fail=0.8)  # signs shared with a converged adjoint; beyond is below
 SOLVER = Lines(warn=0.005, fail=0.02)  # adversarial predictions that change with the solver
 DETERMINISM = Lines(warn=0.0)  # predictions that change between two forwards
@@ -38,6 +38,10 @@ SANDWICH = Lines(fail=0.0)  # examples certified and broken
 FLAT_RATIO = 0.1  # of (acc(ε₁) − acc(ε_k)) to (clean − acc(ε₁))
 FLAT_DROP = 0.2  # clean − acc(ε₁) at least
 FLAT_LEFT = 0.1  # acc(ε_k) at least
+
+# An honest gradient in float64 is off by less than 1e-5 on 95 % of images and by anything on the few that a kink
+# lies next to; an adjoint solved to 1e-1 is right in the median and wrong in the tail. So the tail is judged.
+GRADIENT_TAIL = 0.05
 
 MIN_BROKEN = 30  # a ratio of broken examples is not judged on fewer
 NULL_RADIUS = Fraction(8, 255)  # zero-gradient is run at the largest radius up to this one
