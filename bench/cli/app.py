@@ -6,6 +6,7 @@ import traceback
 import typer
 
 from bench.cli import commands
+from bench.cli.diagnose import diagnose
 from bench.cli.export import export
 from bench.cli.recheck import recheck
 from bench.errors import BenchError, first_line
@@ -23,6 +24,7 @@ app.command("train")(commands.train)
 app.command("table")(commands.table)
 app.command("export")(export)
 app.command("recheck")(recheck)
+app.command("diagnose")(diagnose)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)

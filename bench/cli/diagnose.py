@@ -1,0 +1,154 @@
+"""`bench diagnose`: is the evaluation of a model broken?"""
+
+import json
+import sys
+import time
+from typing import Annotated, Any, Literal
+
+import typer
+
+from bench.cli.settings import (
+    Attacks,
+    BatchSize,
+    Checkpoints,
+    ConfigFile,
+    DataDir,
+    DatasetNames,
+    Device,
+    Epochs,
+    Eps,
+    Plugin,
+    Protocol,
+    Seed,
+    StoreDir,
+    TrainSeed,
+    settings,
+)
+from bench.errors import BenchError
+
+Model = Annotated[str, typer.Argument(help="architecture[option=value,…]+recipe; several, separated by commas.")]
+Count = Annotated[int, typer.Option(help="The first N test images. 0: all.", min=0)]
+Only = Annotated[str | None, typer.Option(help="Only these diagnostics, separated by commas.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 2 where any diagnostic is FAIL.")]
+Form = Annotated[Literal["terminal", "json"], typer.Option(help="How the findings are written.")]
+
+
+def diagnose(
+    models: Model,
+    dataset: DatasetNames = None,
+    protocol: Protocol = None,
+    attacks: Attacks = None,
+    eps: Eps = None,
+    examples: Count = 500,
+    only: Only = None,
+    strict: Strict = False,
+    seed: Seed = None,
+    train_seed: TrainSeed = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    epochs: Epochs = None,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+    format: Form = "terminal",
+) -> None:
+    """Is the evaluation of a trained model broken? Fifteen diagnostics of attack and model, and their reading."""
+    merged, failures = settings(
+        config,
+        plugin,
+        models=models,
+        datasets=dataset,
+        protocol=protocol,
+        attacks=attacks,
+        eps=eps,
+        examples=examples,
+        seed=seed,
+        train_seed=train_seed,
+        batch_size=batch_size,
+        device=device,
+        data=data_dir,
+        store=store,
+        checkpoints=checkpoints,
+    )
+    from bench.diagnostics.case import make_case, train_command
+    from bench.diagnostics.reading import read
+    from bench.diagnostics.suite import chosen
+    from bench.environment import pick_device
+    from bench.names import split_list
+    from bench.plan import add_stored_cells, plan_matrix, trained
+
+    diagnostics = chosen(split_list(only or ""))
+    matrix = plan_matrix(merged, epochs, failures)
+    missing = [row for row in matrix.rows if row.job and not trained(row.job, merged.paths.checkpoints)]
+    if missing:
+        first, seeded = missing[0], merged.run.train_seed
+        labels = [row.label for row in missing if row.dataset == first.dataset]
+        command = train_command(labels, first.dataset, seeded, epochs)
+        raise BenchError(f"no checkpoint of {', '.join(labels)} on {first.dataset}: {command}.")
+    add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
+    written, failed = [], []
+    for row in matrix.rows:
+        if row.failure:
+            raise BenchError(row.failure)
+        case = make_case(row, matrix, merged, epochs)
+        results = _run(case, diagnostics)
+        reading = read(results)
+        heading = f"{row.label} on {row.dataset}, protocol {merged.run.protocol}"
+        failed += [f"{row.label} on {row.dataset}: {result.name}" for result in results if result.verdict == "FAIL"]
+        if format == "terminal":
+            typer.echo(_table(heading, results))
+            typer.echo(f"Reading: {reading.sentence}\n")
+        named = {"model": row.label, "dataset": row.dataset, "protocol": merged.run.protocol}
+        findings = [result.as_dict() for result in results]
+        written.append({**named, "verdict": reading.verdict, "reading": reading.sentence, "results": findings})
+    if format == "json":
+        typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
+    if strict and failed:
+        raise BenchError(f"--strict: FAIL in {', '.join(failed)}.")
+    if failures:
+        raise BenchError(f"all done, but {len(failures)} plugin(s) failed: {failures[0]}")
+
+
+def _run(case: Any, diagnostics: list[Any]) -> list[Any]:
+    """Results from the store, and of what it lacks from a run now."""
+    from bench.diagnostics.case import make_context
+    from bench.diagnostics.findings import Findings
+    from bench.diagnostics.suite import diagnose as run_one
+    from bench.environment import make_exact, pick_device
+    from bench.progress import progress
+    from bench.training.loop import threads
+
+    run = case.config.run
+    n = min(run.examples or len(case.data.x_test), len(case.data.x_test))
+    findings = Findings(case)
+    found = {diagnostic.name: findings.load(diagnostic, n) for diagnostic in diagnostics}
+    if all(found.values()):
+        return list(found.values())
+    request = {"arguments": sys.argv[1:], "resolved": case.config.model_dump(mode="json")}
+    make_exact()
+    with threads(1), progress(len(diagnostics), f"diagnose {case.row.label}") as bar:
+        context = make_context(case, n, pick_device(run.device))
+        for diagnostic in diagnostics:
+            if found[diagnostic.name] is not None:
+                bar.skip(1)
+                continue
+            started = time.monotonic()
+            result = run_one(diagnostic, context)
+            findings.save(diagnostic, n, result, time.monotonic() - started, request)
+            found[diagnostic.name] = result
+            bar.advance(note=diagnostic.name)
+    return list(found.values())
+
+
+def _table(heading: str, results: list[Any]) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        [result.name, result.verdict, "" if result.value is None else f"{result.value:.3g}", result.n, result.sentence]
+        for result in results
+    ]
+    header = ["diagnostic", "verdict", "value", "n", "what was found"]
+    widths = [None, None, None, None, 78]
+    return heading + "\n" + tabulate(rows, header, "simple", disable_numparse=True, maxcolwidths=widths) + "\n"

@@ -1,0 +1,30 @@
+"""A search without gradients after the one with: what it gains, gradients did not show."""
+
+from attacks.autoattack import Options
+from attacks.cascade import bind
+from bench.diagnostics.context import Context
+from bench.diagnostics.result import Result, not_applicable, of_share
+from bench.diagnostics.thresholds import BLACK_BOX
+from bench.epsilon import show_eps
+from bench.registry import attack
+
+QUERIES = 1000
+
+
+def black_box(context: Context) -> Result:
+    """Square (Andriushchenko et al. 2020) on the images that the protocol did not break."""
+    name = "black-box"
+    if context.space != "pixel":
+        return not_applicable(name, "A control's loop is judged by zero-budget and zero-gradient.")
+    rows = context.standing(context.largest)
+    options = Options(attacks="square", queries=QUERIES)
+    hits = 0
+    if len(rows):
+        found = context.attack(bind(attack["autoattack"], vars(options)), context.largest, rows=rows)
+        hits = int(context.broken(found, rows).sum())
+    sentence = (
+        f"Square with {QUERIES:,} queries breaks {hits} of the {len(rows)} images that stand at "
+        f"ε = {show_eps(context.largest)}."
+    )
+    evidence = {"standing": len(rows), "queries": QUERIES}
+    return of_share(name, hits, context.n, BLACK_BOX, sentence, "masking", evidence)

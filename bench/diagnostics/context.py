@@ -1,0 +1,158 @@
+"""What every diagnostic is given: a trained model, the images, and the attacks whose use is in question."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from attacks.cascade import bind
+from attacks.contract import Search, run_attack
+from attacks.draws import Draws
+from bench.plan import AttackPlan
+from bench.spaces import Space, in_space
+
+Rebuild = Callable[[Mapping[str, Any]], nn.Module]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The protocol's attacks at one radius, one after the other on what still stands.
+
+    Attributes:
+        inputs: what they found, else the last one's failed attempt, in the protocol's space, (N, C, H, W).
+        broken: right when clean and wrong when attacked, bool (N,).
+    """
+
+    inputs: Tensor
+    broken: Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """A pair (model, protocol) on the first n test images of a data set. Diagnostics only read it.
+
+    Attributes:
+        model: in eval mode, without parameter gradients, on its device.
+        twin: the undefended twin, likewise; None where there is none.
+        options: the model's resolved options.
+        rebuild: a fresh model with the same weights and some evaluation options replaced; raises
+            BenchError or ValueError where the model does not take them.
+        x, y: images in [0, 1], (N, C, H, W), and labels.
+        draws: of these images.
+        radii: the grid, ascending, without 0.
+        plan: the protocol's attacks at a radius.
+        space: what the protocol attacks.
+        canary: radius at which an undefended network must be gone; None: none is known.
+        batch: images per forward.
+    """
+
+    model: nn.Module
+    twin: nn.Module | None
+    options: Mapping[str, Any]
+    rebuild: Rebuild
+    x: Tensor
+    y: Tensor
+    draws: Draws
+    radii: tuple[Fraction, ...]
+    plan: Callable[[Fraction], list[AttackPlan]]
+    space: Space = "pixel"
+    canary: Fraction | None = None
+    batch: int = 250
+    _known: dict[Fraction, Attacked] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    @property
+    def largest(self) -> Fraction:
+        return self.radii[-1]
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """The model's predictions on the images, (N,)."""
+        return self.predict(self.enter())
+
+    @cached_property
+    def right(self) -> Tensor:
+        """Classified correctly when not attacked, bool (N,)."""
+        return self.clean == self.y
+
+    def enter(self, model: nn.Module | None = None) -> Tensor:
+        """The images in the protocol's space."""
+        return in_space(model or self.model, self.space).enter(self.x)
+
+    def predict(self, inputs: Tensor, model: nn.Module | None = None, batch: int = 0) -> Tensor:
+        """Predictions for inputs of the space, (N,). The protocol's space is the pixels' for all but a control."""
+        return self.logits(inputs, model, batch).argmax(1)
+
+    @torch.no_grad()
+    def logits(self, inputs: Tensor, model: nn.Module | None = None, batch: int = 0) -> Tensor:
+        judge = in_space(model or self.model, self.space).model
+        with parametrize.cached():
+            return torch.cat([judge(part) for part in inputs.split(batch or self.batch)])
+
+    def logits_of_pixels(self, x: Tensor) -> Tensor:
+        """The model's logits for images in [0, 1], whatever the protocol's space."""
+        with torch.no_grad(), parametrize.cached():
+            return cast(Tensor, self.model(x))
+
+    def attack(
+        self, search: Search, eps: Fraction | float, model: nn.Module | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """What a search finds for some of the images (all, without `rows`), under the contract, in the space."""
+        victim = in_space(model or self.model, self.space)
+        chosen = torch.arange(self.n, device=self.x.device) if rows is None else rows
+        found = [self.x[:0]]
+        with parametrize.cached():
+            for part in chosen.split(self.batch):
+                inputs = victim.enter(self.x[part])
+                radius = inputs.new_full((len(part),), float(eps))
+                draws = self.draws.of(part.tolist())
+                pixel = self.space == "pixel"
+                found.append(run_attack(search, victim.model, inputs, self.y[part], radius, draws, pixel_space=pixel))
+        return torch.cat(found)
+
+    def broken(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Right when clean and wrong on these inputs, bool, one per input."""
+        right, y = (self.right, self.y) if rows is None else (self.right[rows], self.y[rows])
+        return right & (self.predict(inputs) != y)
+
+    def attacked(self, eps: Fraction) -> Attacked:
+        """The whole protocol at one radius; computed once."""
+        if eps not in self._known:
+            self._known[eps] = self.strike(self.model, eps)
+        return self._known[eps]
+
+    def strike(self, model: nn.Module, eps: Fraction, rows: Tensor | None = None) -> Attacked:
+        """The protocol's attacks on a model, later ones on the images that earlier ones left standing."""
+        chosen = torch.arange(self.n, device=self.x.device) if rows is None else rows
+        y = self.y[chosen]
+        inputs = self.enter(model)[chosen].clone()
+        right = self.predict(inputs, model) == y
+        broken = torch.zeros_like(right)
+        for plan in self.plan(eps):
+            standing = (~broken).nonzero().flatten()
+            if not len(standing):
+                break
+            found = self.attack(bind(plan.entry, plan.options), eps, model, chosen[standing])
+            inputs[standing] = found
+            broken[standing] = right[standing] & (self.predict(found, model) != y[standing])
+        return Attacked(inputs, broken)
+
+    def standing(self, eps: Fraction) -> Tensor:
+        """Rows that are right when clean and that the protocol does not break."""
+        return (self.right & ~self.attacked(eps).broken).nonzero().flatten()
+
+    def exact(self, **options: Any) -> nn.Module:
+        """The model in float64, its solver (if any) converged to 1e-10, other evaluation options replaced."""
+        return self.rebuild({**self.converged(), **options}).double().requires_grad_(False)
+
+    def converged(self) -> dict[str, Any]:
+        """Options under which a solver goes on until it is done, for a model that has one."""
+        return {"tol": 1e-10, "max_iter": 300} if {"tol", "max_iter"} <= self.options.keys() else {}

@@ -1,0 +1,32 @@
+"""Certified accuracy cannot exceed what any attack leaves: example by example."""
+
+import torch
+
+from bench.diagnostics.context import Context
+from bench.diagnostics.result import Evidence, Result, not_applicable, of_share
+from bench.diagnostics.thresholds import SANDWICH
+from bench.epsilon import show_eps
+
+
+def sandwich(context: Context) -> Result:
+    """No example that is certified at a radius may be broken there, or at a smaller one."""
+    name, certify = "sandwich", getattr(context.model, "certify", None)
+    if certify is None or context.space != "pixel":
+        return not_applicable(name, "The model certifies nothing, or is not attacked in pixel space.")
+    broken = ~context.right
+    violated = torch.zeros_like(broken)
+    evidence: Evidence = {}
+    for eps in context.radii:
+        broken = broken | context.attacked(eps).broken
+        parts = zip(context.x.split(context.batch), context.y.split(context.batch), strict=True)
+        certified = torch.cat([certify(x, y, float(eps)) for x, y in parts])
+        violated |= certified & broken
+        evidence[f"certified at {show_eps(eps)}"] = int(certified.sum())
+        evidence[f"standing at {show_eps(eps)}"] = int((~broken).sum())
+    hits = int(violated.sum())
+    sentence = (
+        f"{hits} of {context.n} images are certified and broken all the same: certificate or attack has a bug."
+        if hits
+        else f"No image that is certified was broken at any of {len(context.radii)} radii."
+    )
+    return of_share(name, hits, context.n, SANDWICH, sentence, "broken claim", evidence)

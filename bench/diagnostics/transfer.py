@@ -1,0 +1,45 @@
+"""The same attack with another network's gradient: it must not do better than with the model's own."""
+
+from torch import nn
+
+from attacks.cascade import bind
+from bench.diagnostics.context import Context
+from bench.diagnostics.result import Evidence, Result, not_applicable, paired_difference, percent, verdict_of
+from bench.diagnostics.thresholds import TRANSFER
+from bench.epsilon import show_eps
+
+
+def transfer(context: Context) -> Result:
+    """Images found on the undefended twin, and on the model's own views with another gradient."""
+    name = "transfer"
+    if context.space != "pixel":
+        return not_applicable(name, "A control's loop is judged by zero-budget and zero-gradient.")
+    sources = _sources(context)
+    if not sources:
+        return not_applicable(name, "The model has no undefended twin and no view with another gradient.")
+    own = context.attacked(context.largest).broken
+    results: list[Result] = []
+    evidence: Evidence = {"broken by the protocol": int(own.sum())}
+    for label, source in sources.items():
+        broken = own & False
+        for plan in context.plan(context.largest):
+            broken |= context.broken(context.attack(bind(plan.entry, plan.options), context.largest, source))
+        value, interval = paired_difference(int((broken & ~own).sum()), int((own & ~broken).sum()), context.n)
+        verdict, line = verdict_of(interval, TRANSFER)
+        evidence[f"broken from {label}"] = int(broken.sum())
+        sentence = (
+            f"Images found on {label} leave {percent(abs(value))} {'less' if value > 0 else 'more'} than the model's "
+            f"own gradient at ε = {show_eps(context.largest)}."
+        )
+        results.append(Result(name, verdict, sentence, value, line, context.n, interval, "masking", evidence))
+    return max(results, key=lambda result: (result.fired, result.value or 0))
+
+
+def _sources(context: Context) -> dict[str, nn.Module]:
+    sources: dict[str, nn.Module] = {}
+    if context.twin is not None:
+        sources["the undefended twin"] = context.twin
+    views = getattr(context.model, "views", None)
+    if callable(views):
+        sources |= {f"its view '{label}'": view for label, view in views().items()}
+    return sources
