@@ -36,6 +36,10 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print cells, forwards and time it would cost; compute nothing.")
 ]
 NoTrain = Annotated[bool, typer.Option("--no-train", help="Fail rows whose checkpoint is missing.")]
+PaperTable = Annotated[
+    Literal["1", "2", "3"] | None, typer.Argument(help="A table of the paper; none: the matrix of the options.")
+]
+Fill = Annotated[bool, typer.Option("--run", help="With 1, 2 or 3: compute, and train, what the table lacks.")]
 Kind = Literal["models", "attacks", "datasets", "protocols", "recipes"]
 
 
@@ -129,6 +133,7 @@ def train(
 
 
 def table(
+    number: PaperTable = None,
     models: Models = None,
     dataset: DatasetNames = None,
     protocol: Protocol = None,
@@ -139,15 +144,21 @@ def table(
     train_seed: TrainSeed = None,
     batch_size: BatchSize = None,
     device: Device = None,
+    workers: Workers = None,
     epochs: Epochs = None,
     data_dir: DataDir = None,
     store: StoreDir = None,
     checkpoints: Checkpoints = None,
     config: ConfigFile = None,
     plugin: Plugin = None,
+    fill: Fill = False,
     format: Format = "terminal",
 ) -> None:
-    """Print the table of a matrix from the store; computes nothing. Takes the options of `run`."""
+    """Print the table of a matrix, or Table 1, 2 or 3 of the paper, from the store. Takes the options of `run`."""
+    if number and (attacks or eps):
+        raise BenchError(f"Table {number} has the paper's attacks and radii: leave --attacks and --eps out.")
+    if fill and not number:
+        raise BenchError("--run fills a table of the paper: `bench table 1 --run`; a matrix is filled by `bench run`.")
     merged, failures = settings(
         config,
         plugin,
@@ -161,10 +172,31 @@ def table(
         train_seed=train_seed,
         batch_size=batch_size,
         device=device,
+        workers=workers,
         data=data_dir,
         store=store,
         checkpoints=checkpoints,
     )
+    if number:
+        from bench.cli.paper_table import show_paper_table
+
+        only = {"datasets": dataset, "models": models}
+        given = {
+            "protocol": protocol,
+            "examples": examples,
+            "seed": seed,
+            "train_seed": train_seed,
+            "batch_size": batch_size,
+            "device": device,
+            "epochs": epochs,
+            "data_dir": data_dir,
+            "store": store,
+            "checkpoints": checkpoints,
+            "config": config,
+            "plugin": plugin,
+        }
+        _fail(show_paper_table(int(number), merged, epochs, only, given, fill, format, debugging), failures)
+        return
     from bench.cli.output import print_table
     from bench.environment import pick_device
     from bench.plan import add_stored_cells, plan_matrix

@@ -17,7 +17,8 @@ from bench.files import read_json
 from bench.plan import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.report.rows import ABSENT, make_lines
-from bench.report.table import Format, budget_lines, render
+from bench.report.style import Format
+from bench.report.table import budget_lines, render
 from bench.spaces import Space, space_of
 from bench.store import Store
 from bench.training.checkpoint import card_path
