@@ -128,11 +128,11 @@ def paper_frame(table: PaperTable, store: Store, examples: int) -> pd.DataFrame:
             record |= {"difference": share.percent - cell.value, "paper_in_interval": low <= cell.value <= high}
             record["key"] = key
         records.append(record)
-    frame = pd.DataFrame(records, columns=[*_COLUMNS])
+    frame = pd.DataFrame(records, columns=[*COLUMNS])
     return frame.astype({"n": "Int64", "hits": "Int64", "paper_in_interval": "boolean"})
 
 
-_COLUMNS = (
+COLUMNS = (
     *("table", "dataset", "row", "attack", "eps", "paper", "model", "training"),
     *("accuracy", "low", "high", "n", "hits", "difference", "paper_in_interval", "key"),
 )
