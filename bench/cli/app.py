@@ -7,6 +7,7 @@ import typer
 
 from bench.cli import commands
 from bench.cli.export import export
+from bench.cli.figure import figure
 from bench.errors import BenchError, first_line
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app.command("run")(commands.run)
 app.command("train")(commands.train)
 app.command("table")(commands.table)
 app.command("export")(export)
+app.command("figure")(figure)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)
