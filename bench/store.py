@@ -40,7 +40,11 @@ class Store:
                 )
 
     def cell_folder(self, cell: Cell) -> Path:
-        return self.folder / cell.folder()
+        """Its own, or the one that it lies in under another name of the same model."""
+        own = self.folder / cell.folder()
+        if own.exists():
+            return own
+        return next(iter(sorted((self.folder / cell.dataset).glob(f"*/{own.name}"))), own)
 
     def shard_path(self, cell: Cell, shard: int) -> Path:
         return self.cell_folder(cell) / f"shard-{shard:05}.parquet"
@@ -108,6 +112,12 @@ class Store:
             # Shards written before cascades have no such column, and no stages either.
             outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
         return outcomes, budget
+
+    def available(self, cell: Cell) -> int:
+        """How many of the first test images are there without a gap."""
+        shards = cell.shards(0)
+        first = next((shard for shard in shards if not self.has(cell, shard)), len(shards))
+        return cell.rows(first - 1).stop if first else 0
 
     def outcomes(self, cell: Cell, examples: int) -> Outcomes | None:
         """Outcomes of the first `examples` test images (0: all) in order; None unless all are there."""

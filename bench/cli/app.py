@@ -8,6 +8,7 @@ import typer
 from bench.cli import commands
 from bench.cli.diagnose import diagnose
 from bench.cli.export import export
+from bench.cli.figure import figure
 from bench.cli.recheck import recheck
 from bench.errors import BenchError, first_line
 
@@ -25,6 +26,7 @@ app.command("table")(commands.table)
 app.command("export")(export)
 app.command("recheck")(recheck)
 app.command("diagnose")(diagnose)
+app.command("figure")(figure)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)

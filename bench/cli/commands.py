@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.request import Request, job_command, matrix_command, run_command, stored_matrix
+from bench.cli.request import Request, job_command, run_command, stored_matrix
 from bench.cli.settings import Checkpoints, ConfigFile, DataDir, DatasetNames, Plugin, settings
 from bench.errors import BenchError
 
@@ -18,6 +18,10 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print cells, forwards and time it would cost; compute nothing.")
 ]
 NoTrain = Annotated[bool, typer.Option("--no-train", help="Fail rows whose checkpoint is missing.")]
+PaperTable = Annotated[
+    Literal["1", "2", "3"] | None, typer.Argument(help="A table of the paper; none: the matrix of the options.")
+]
+Fill = Annotated[bool, typer.Option("--run", help="With 1, 2 or 3: compute, and train, what the table lacks.")]
 Kind = Literal["models", "attacks", "datasets", "protocols", "recipes"]
 
 
@@ -60,9 +64,19 @@ def train(request: Request) -> None:
     _fail([row.failure for row in matrix.rows if row.failure], request.failures)
 
 
-@matrix_command
-def table(request: Request, format: Format = "terminal") -> None:
-    """Print the table of a matrix from the store; computes nothing. Takes the options of `run`."""
+@run_command
+def table(request: Request, number: PaperTable = None, fill: Fill = False, format: Format = "terminal") -> None:
+    """Print the table of a matrix, or Table 1, 2 or 3 of the paper, from the store. Takes the options of `run`."""
+    given = request.given
+    if number and (given["attacks"] or given["eps"]):
+        raise BenchError(f"Table {number} has the paper's attacks and radii: leave --attacks and --eps out.")
+    if fill and not number:
+        raise BenchError("--run fills a table of the paper: `bench table 1 --run`; a matrix is filled by `bench run`.")
+    if number:
+        from bench.cli.paper_table import show_paper_table
+
+        _fail(show_paper_table(int(number), request, fill, format, debugging), request.failures)
+        return
     from bench.cli.output import print_table
 
     matrix, store = stored_matrix(request)

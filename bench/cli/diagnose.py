@@ -7,76 +7,32 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bench.cli.settings import (
-    Attacks,
-    BatchSize,
-    Checkpoints,
-    ConfigFile,
-    DataDir,
-    DatasetNames,
-    Device,
-    Epochs,
-    Eps,
-    Plugin,
-    Protocol,
-    Seed,
-    StoreDir,
-    TrainSeed,
-    settings,
-)
+from bench.cli.request import Request, matrix_command, unless_given
 from bench.errors import BenchError
+from bench.names import split_list
 
-Model = Annotated[str, typer.Argument(help="architecture[option=value,…]+recipe; several, separated by commas.")]
-Count = Annotated[int, typer.Option(help="The first N test images. 0: all.", min=0)]
+Model = Annotated[str | None, typer.Argument(metavar="MODELS", help="As --models.")]
 Only = Annotated[str | None, typer.Option(help="Only these diagnostics, separated by commas.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 2 where any diagnostic is FAIL.")]
 Form = Annotated[Literal["terminal", "json"], typer.Option(help="How the findings are written.")]
 
 
+@matrix_command
 def diagnose(
-    models: Model,
-    dataset: DatasetNames = None,
-    protocol: Protocol = None,
-    attacks: Attacks = None,
-    eps: Eps = None,
-    examples: Count = 500,
-    only: Only = None,
-    strict: Strict = False,
-    seed: Seed = None,
-    train_seed: TrainSeed = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    epochs: Epochs = None,
-    data_dir: DataDir = None,
-    store: StoreDir = None,
-    checkpoints: Checkpoints = None,
-    config: ConfigFile = None,
-    plugin: Plugin = None,
-    format: Form = "terminal",
+    request: Request, named: Model = None, only: Only = None, strict: Strict = False, format: Form = "terminal"
 ) -> None:
-    """Is the evaluation of a trained model broken? Fifteen diagnostics of attack and model, and their reading."""
-    merged, failures = settings(
-        config,
-        plugin,
-        models=models,
-        datasets=dataset,
-        protocol=protocol,
-        attacks=attacks,
-        eps=eps,
-        examples=examples,
-        seed=seed,
-        train_seed=train_seed,
-        batch_size=batch_size,
-        device=device,
-        data=data_dir,
-        store=store,
-        checkpoints=checkpoints,
-    )
+    """Is the evaluation of a trained model broken? Fifteen diagnostics of attack and model, and their reading.
+
+    Takes the options of `table`; --examples is 500 where it is not given.
+    """
+    request = unless_given(request, examples=500)
+    if named:
+        request = unless_given(request, models=split_list(named))
+    merged, epochs, failures = request.config, request.epochs, request.failures
     from bench.diagnostics.case import make_case, train_command
     from bench.diagnostics.reading import read
     from bench.diagnostics.suite import chosen
     from bench.environment import pick_device
-    from bench.names import split_list
     from bench.plan import add_stored_cells, plan_matrix, trained
 
     diagnostics = chosen(split_list(only or ""))
@@ -100,9 +56,9 @@ def diagnose(
         if format == "terminal":
             typer.echo(_table(heading, results))
             typer.echo(f"Reading: {reading.sentence}\n")
-        named = {"model": row.label, "dataset": row.dataset, "protocol": merged.run.protocol}
+        facts = {"model": row.label, "dataset": row.dataset, "protocol": merged.run.protocol}
         findings = [result.as_dict() for result in results]
-        written.append({**named, "verdict": reading.verdict, "reading": reading.sentence, "results": findings})
+        written.append({**facts, "verdict": reading.verdict, "reading": reading.sentence, "results": findings})
     if format == "json":
         typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
     if strict and failed:

@@ -19,7 +19,8 @@ from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.report.breakers import breaker_lines
 from bench.report.numbers import NOISE
 from bench.report.rows import ABSENT, Line, make_lines
-from bench.report.table import Format, budget_lines, render
+from bench.report.style import Format
+from bench.report.table import budget_lines, render
 from bench.spaces import Space, space_of
 from bench.store import Store
 from bench.training.checkpoint import read_card

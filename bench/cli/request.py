@@ -1,8 +1,8 @@
 """The options that commands share, declared once: a decorator adds them and hands the command what they resolve to."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ _OPTIONS: dict[str, Any] = {
 _OF_RUNS = {"workers", "keep_adversarial"}
 _OF_CELLS = {"protocol", "attacks", "eps", "examples", "seed", "batch_size", "store"}
 _KEYS = {"dataset": "datasets", "data_dir": "data"}
+_TYPED = {key: name for name, key in _KEYS.items()}
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ class Request:
         config: bench.toml with the options laid over it.
         epochs: of every recipe, where given.
         failures: a line for every plugin that failed to import.
+        given: every shared option as it was typed, by its name in Python, None where it was not.
     """
 
     config: Config
     epochs: int | None
     failures: list[str]
+    given: Mapping[str, Any]
 
 
 def run_command(command: Command) -> Command:
@@ -105,16 +108,25 @@ def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
     return matrix, Store(config.paths.store)
 
 
+def unless_given(request: Request, **run: Any) -> Request:
+    """The request with keys of [run] set where the command line says nothing of them."""
+    silent = {key: value for key, value in run.items() if request.given[_TYPED.get(key, key)] is None}
+    return replace(
+        request, config=request.config.model_copy(update={"run": request.config.run.model_copy(update=silent)})
+    )
+
+
 def _with_options(command: Command, names: set[str]) -> Command:
     own = list(inspect.signature(command).parameters.values())[1:]
     shared = {name: hint for name, hint in _OPTIONS.items() if name in names}
 
     @wraps(command)
     def run(**options: Any) -> None:
-        given = {_KEYS.get(name, name): options.pop(name) for name in shared}
-        config, plugin, epochs = (given.pop(name) for name in ("config", "plugin", "epochs"))
-        merged, failures = settings(config, plugin, **given)
-        command(Request(merged, epochs, failures), **options)
+        typed = {name: options.pop(name) for name in shared}
+        keys = {_KEYS.get(name, name): value for name, value in typed.items()}
+        config, plugin, epochs = (keys.pop(name) for name in ("config", "plugin", "epochs"))
+        merged, failures = settings(config, plugin, **keys)
+        command(Request(merged, epochs, failures, typed), **options)
 
     kind = inspect.Parameter.KEYWORD_ONLY
     declared = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in shared.items()]

@@ -4,10 +4,8 @@ One frame of marked cells stands behind all formats.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal
 
 import pandas as pd
 from tabulate import tabulate
@@ -16,29 +14,10 @@ from bench.epsilon import show_eps
 from bench.outcomes import Budget
 from bench.report.numbers import Number, gain, number, over_seeds, rival
 from bench.report.rows import ABSENT, Line, Share
-
-Format = Literal["terminal", "markdown", "latex", "csv", "json"]
-Mark = Literal["", "best", "second"]
+from bench.report.style import Format, Style, lay_out, rank_mark, style_of
 
 COLUMNS = ["dataset", "model", "train_seed", "note", "kind", "attack", "eps", "accuracy", "low", "high", "n"]
 COLUMNS += ["gain", "p_value", "failure"]
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one format writes a best and a second-best number, and the break before an interval."""
-
-    best: Callable[[str], str]
-    second: Callable[[str], str]
-    join: str
-
-
-STYLES = {
-    "terminal": Style(lambda s: f"\033[1m{s}\033[0m", lambda s: f"\033[4m{s}\033[0m", "\n"),
-    "plain": Style(lambda s: f"{s} *", lambda s: f"{s} _", "\n"),
-    "markdown": Style(lambda s: f"**{s}**", lambda s: f"<u>{s}</u>", "<br>"),
-    "latex": Style(lambda s: f"\\textbf{{{s}}}", lambda s: f"\\underline{{{s}}}", " "),
-}
 
 
 def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
@@ -80,15 +59,11 @@ def render(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, form: 
         return frame.to_csv(index=False, float_format="%.4f")
     if form == "json":
         return json.dumps(json.loads(long_frame(lines, baseline).to_json(orient="records")), indent=1) + "\n"
-    style = STYLES["terminal" if colour else "plain"] if form == "terminal" else STYLES[form]
+    style = style_of(form, colour)
     header = ["Benchmark", "Model", "Clean", "n", "Attack", *(f"ε = {show_eps(e)}" for e in eps)]
     if form == "latex":
         header[5:] = [f"$\\epsilon = {show_eps(e)}$" for e in eps]
-    body = _body(lines, eps, baseline, style)
-    formats = {"terminal": "simple", "markdown": "pipe", "latex": "latex_raw"}
-    if form == "latex":
-        return _booktabs(header, body)
-    return tabulate(body, header, tablefmt=formats[form], disable_numparse=True) + "\n"
+    return lay_out(header, _body(lines, eps, baseline, style), form)
 
 
 def budget_lines(lines: Sequence[Line]) -> str:
@@ -120,22 +95,22 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         line = group[0]
         here = (line.dataset, label(line))
         new = here != before
-        head = [line.dataset if here[0] != before[0] else "", here[1] if new else ""]
+        head = [style.text(here[0]) if here[0] != before[0] else "", style.text(here[1]) if new else ""]
         before = here
         if not line.attack:
             seeds = ", ".join(str(x.train_seed) for x in group if x.train_seed is not None)
             name = f"{here[1]} (seed {seeds})" if seeds and any(len(g) > 1 for g in groups) else here[1]
             state = ABSENT if line.failure == ABSENT else "failed"
-            body.append([head[0], name, state, "", "", *["—"] * len(eps)])
+            body.append([head[0], style.text(name), state, "", "", *[style.text("—")] * len(eps)])
             continue
         count = max(len(other) for other in groups if (other[0].dataset, label(other[0])) == here)
         clean = number(group, None, lines, "")
         assert clean is not None
         numbers = [number(group, radius, lines, baseline) for radius in eps]
         cells = [_with_interval(f"{clean.percent:.2f}", clean, count, style) if new else ""]
-        cells += [_n(clean) if new else "", line.attack]
+        cells += [style.text(_n(clean)) if new else "", style.text(line.attack)]
         for radius, found in zip(eps, numbers, strict=True):
-            cells.append(_cell(found, count, _rivals(groups, line, radius, lines), style) if found else "—")
+            cells.append(_cell(found, count, _rivals(groups, line, radius, lines), style) if found else style.text("—"))
         body.append(head + cells)
     return body
 
@@ -149,16 +124,9 @@ def _cell(found: Number, seeds: int, rivals: Sequence[float], style: Style) -> s
     text = f"{found.percent:.2f}"
     if found.gain:
         text += f" ({found.gain.points:+.2f}{', n.s.' if found.gain.noise else ''})"
-    mark = _mark(found.percent, rivals)
+    mark = rank_mark(found.percent, rivals)
     text = style.best(text) if mark == "best" else style.second(text) if mark == "second" else text
     return _with_interval(text, found, seeds, style)
-
-
-def _mark(percent: float, rivals: Sequence[float]) -> Mark:
-    """Equal numbers share a mark: all with the largest are best, all with the next smaller one second."""
-    ranks = sorted({f"{rival:.9f}" for rival in rivals}, key=float, reverse=True)
-    place = ranks.index(f"{percent:.9f}")
-    return "" if len(rivals) < 2 else "best" if place == 0 else "second" if place == 1 else ""
 
 
 def _n(found: Number) -> str:
@@ -167,16 +135,6 @@ def _n(found: Number) -> str:
 
 def _with_interval(text: str, found: Number, seeds: int, style: Style) -> str:
     low, high = f"{found.low:.1f}", f"{found.high:.1f}"
-    spread = f"[{low}, {high}]" if found.seeds == 1 else f"{low}–{high}"
+    spread = f"[{low}, {high}]" if found.seeds == 1 else style.text(f"{low}–{high}")
     short = f" ({found.seeds} of {seeds} seeds)" if found.seeds < seeds else ""
     return f"{text}{style.join}{spread}{short}"
-
-
-def _booktabs(header: list[str], body: list[list[str]]) -> str:
-    def escape(text: str) -> str:
-        return text.replace("_", "\\_").replace("%", "\\%").replace("—", "--").replace("×", "$\\times$")
-
-    rows = [" & ".join(escape(cell) for cell in row) + r" \\" for row in body]
-    top = " & ".join(header) + r" \\"
-    lines = [r"\begin{tabular}{lll" + "r" * (len(header) - 3) + "}", r"\toprule", top, r"\midrule"]
-    return "\n".join([*lines, *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"

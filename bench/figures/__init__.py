@@ -1,0 +1,1 @@
+"""Figures: the paper's, and those that its claims call for."""

@@ -1,0 +1,140 @@
+"""Accuracy against the radius: the paper's Fig. 4, and one model under everything the store holds of it."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bench.figures.series import WORST, Series
+from bench.figures.style import Look, look, new_figure
+from bench.paper.load import TABLES, printed_cells
+from bench.report.rows import Share
+
+X_LABEL = "radius ε of the L∞ ball, in 255ths of the pixel range"
+Y_LABEL = "accuracy in %"
+WORST_SHOWN = "worst of these"
+Points = Mapping[Fraction, Share]
+
+
+def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]) -> tuple[Figure, str]:
+    """Robust accuracy against ε, a panel for each attack, a line for each model; and its caption.
+
+    Args:
+        series: of one protocol.
+        worst: per model what the adaptive protocol leaves, hollow and dotted; empty where the store has none.
+    """
+    attacks = list(dict.fromkeys(one.attack for one in series))
+    models = list(dict.fromkeys(one.model for one in series))
+    figure = new_figure(2.9)
+    axes = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
+    for panel, attack, letter in zip(axes, attacks, "abcdefgh", strict=False):
+        for one in series:
+            if one.attack == attack:
+                _line(panel, robust(one.points), look(models.index(one.model)), one.model)
+        for model, points in worst.items():
+            style = look(models.index(model) if model in models else len(models))
+            _line(panel, robust(points), Look(style.colour, ":", style.marker), f"{model}, {WORST}", hollow=True)
+        _frame(panel, f"({letter}) {attack}")
+    axes[0].set_ylabel(Y_LABEL)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    shares = [s for one in series for s in robust(one.points).values()] + [
+        s for p in worst.values() for s in p.values()
+    ]
+    adaptive = (
+        " Hollow, dotted: worst case, broken by any attack of the adaptive protocol at this radius or a smaller one."
+        if worst
+        else " The store holds no adaptive attacks of these models: no worst case is shown."
+    )
+    caption = (
+        f"Robust accuracy on {dataset} against the radius, protocol {series[0].protocol}, first n = {counts(shares)} "
+        f"test images; bars: 95 % Wilson intervals.{adaptive}"
+    )
+    return figure, caption
+
+
+def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], worst: Mapping[str, Points]) -> Figure:
+    """A panel for each model: every attack the store holds of it, its worst case, and what the paper printed."""
+    columns = min(2, len(by_model))
+    rows = -(-len(by_model) // columns)
+    figure = new_figure(2.7 * rows + 0.5)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    names = list(dict.fromkeys(f"{s.protocol}: {s.attack}" for group in by_model.values() for s in group))
+    for panel, (model, group) in zip(panels, by_model.items(), strict=False):
+        for one in group:
+            name = f"{one.protocol}: {one.attack}"
+            _line(panel, one.points, look(names.index(name)), name)
+        if len(worst.get(model, {})) > 1:
+            _line(panel, worst[model], Look("#000000", ":", "x"), WORST_SHOWN)
+        for attack, marker in (("I-FGSM", "1"), ("PGD", "2")):
+            points = printed(dataset, model, attack)
+            if points:
+                label = f"paper's {attack}"
+                panel.plot(*zip(*points, strict=True), ls="", marker=marker, ms=8, color="#444444", label=label)
+        _frame(panel, model)
+    for panel in panels[len(by_model) :]:
+        panel.remove()
+    for panel in panels[::columns]:
+        panel.set_ylabel(Y_LABEL)
+    entries = {
+        label: handle for panel in figure.axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    in_order = sorted(entries, key=lambda label: label.startswith("paper's"))
+    figure.legend([entries[label] for label in in_order], in_order, loc="outside upper center", ncols=3)
+    return figure
+
+
+def curve_caption(dataset: str, by_model: Mapping[str, Sequence[Series]], worst: Mapping[str, Points]) -> str:
+    """What the security curves show."""
+    shares = [share for group in by_model.values() for one in group for share in one.points.values()]
+    shares += [share for points in worst.values() for share in points.values()]
+    control = any(one.control for group in by_model.values() for one in group)
+    return (
+        f"Accuracy on {dataset} against the radius, first n = {counts(shares)} test images, at 0 without attack; bars: "
+        f"95 % Wilson intervals. {WORST_SHOWN.capitalize()}: broken by any attack shown, controls left out, at this "
+        "radius or a smaller one."
+        + (" (control): attacked on normalised tensors, no measure of robustness." if control else "")
+    )
+
+
+def printed(dataset: str, model: str, attack: str) -> list[tuple[float, float]]:
+    """What the paper printed of a model: (radius in 255ths, accuracy in per cent)."""
+    cells = {
+        c.eps: c.value
+        for t in TABLES
+        for c in printed_cells(t)
+        if (c.dataset, c.model, c.attack) == (dataset, model, attack)
+    }
+    return [(float(255 * eps), value) for eps, value in sorted(cells.items())]
+
+
+def robust(points: Points) -> dict[Fraction, Share]:
+    """Without the accuracy when not attacked."""
+    return {eps: share for eps, share in points.items() if eps}
+
+
+def counts(shares: Sequence[Share]) -> str:
+    """The number of images behind shares, or the least and the most."""
+    numbers = sorted({share.n for share in shares})
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _line(panel: Axes, points: Points, style: Look, label: str, hollow: bool = False) -> None:
+    x = [float(255 * eps) for eps in points]
+    y = [share.percent for share in points.values()]
+    spread = [[max(0.0, v - s.interval[0]) for v, s in zip(y, points.values(), strict=True)]]
+    spread.append([max(0.0, s.interval[1] - v) for v, s in zip(y, points.values(), strict=True)])
+    face = "white" if hollow else style.colour
+    panel.errorbar(
+        x, y, yerr=spread, color=style.colour, ls=style.dashes, marker=style.marker, mfc=face, elinewidth=0.8,
+        capsize=2, label=label,
+    )  # fmt: skip
+
+
+def _frame(panel: Axes, title: str) -> None:
+    panel.set_title(title, loc="left")
+    panel.set_xlabel(X_LABEL if panel.get_subplotspec().get_gridspec().ncols == 1 else "ε in 255ths of the pixel range")  # type: ignore[union-attr]
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 10]))
+    panel.set_ylim(-2, 102)

@@ -1,0 +1,142 @@
+"""Which models and cells a figure is made of, and under which name it is saved."""
+
+from fractions import Fraction
+from pathlib import Path
+
+from bench.config import Config
+from bench.environment import pick_device
+from bench.epsilon import show_eps
+from bench.figures.curves import Points, curve_caption, figure_4, security_curves
+from bench.figures.recompute import attack_first
+from bench.figures.series import Series, make_series, worst_cases
+from bench.figures.style import save, styled
+from bench.plan import Matrix, Row, add_stored_cells, plan_matrix
+from bench.report.inventory import Held, inventory
+from bench.store import Store
+from bench.training.chosen import longest_trained
+from bench.training.job import canonical
+
+
+def draw(kind: str, config: Config, epochs: int | None, failures: list[str], out: Path) -> tuple[list[Path], list[str]]:
+    """Draw one figure for each data set.
+
+    Args:
+        kind: 3, 4, curve, solver or images.
+        epochs: of the checkpoints; None: of each model the one that was trained longest.
+        failures: of plugins.
+        out: folder of the files.
+
+    Returns:
+        The files written, and a line for every model that a figure could not show.
+    """
+    matrix = plan_matrix(config, epochs, failures)
+    for row in matrix.rows:
+        if row.job is not None and epochs is None:
+            row.job = longest_trained(row.job, config.paths.checkpoints)
+    add_stored_cells(matrix, config, pick_device(config.run.device).type)
+    paths, problems = [], []
+    for dataset in matrix.data:
+        rows = [row for row in matrix.rows if row.dataset == dataset]
+        make = _from_store if kind in ("4", "curve") else _recomputed
+        with styled():
+            drawn, left_out = make(kind, dataset, rows, matrix, config, out)
+        paths += drawn
+        problems += left_out
+    return paths, problems
+
+
+def _recomputed(
+    kind: str, dataset: str, rows: list[Row], matrix: Matrix, config: Config, out: Path
+) -> tuple[list[Path], list[str]]:
+    plan = next((p for p in matrix.attacks if not config.run.attacks and p.entry.name == "pgd"), matrix.attacks[0])
+    there = [row for row in rows if row.cells]
+    problems = [_untrained(row) for row in rows if not row.cells]
+    if not there:
+        return [], problems
+    data = matrix.data[dataset]
+    attacked = [attack_first(row, plan, data, config, config.run.examples) for row in there]
+    if kind == "3":
+        from bench.figures.features import figure_3
+
+        figure, caption = figure_3(attacked, config.run.seed)
+    elif kind == "solver":
+        from bench.figures.solver import solver_figure
+
+        figure, caption = solver_figure(attacked)
+    else:
+        from bench.figures.images import image_grid
+
+        figure, caption = image_grid(attacked)
+    name = {"3": "figure-3", "solver": "solver", "images": "images"}[kind]
+    return save(figure, caption, out, f"{name}-{dataset}-{_radius(plan.eps)}"), problems
+
+
+def _from_store(
+    kind: str, dataset: str, rows: list[Row], matrix: Matrix, config: Config, out: Path
+) -> tuple[list[Path], list[str]]:
+    found, problems = inventory(Store(config.paths.store))
+    by_model: dict[str, list[Series]] = {}
+    worst: dict[str, Points] = {}
+    protocols = [config.run.protocol] if kind == "4" else None
+    for row in rows:
+        if not row.cells:
+            problems.append(_untrained(row))
+            continue
+        held = [one for one in found if _same_model(one, row)]
+        shown = _chosen(held, matrix, config, protocols)
+        series = make_series(shown, config.run.examples)
+        if not any(len(one.points) > 1 for one in series):
+            problems.append(f"{row.label} on {dataset}: not in the store; {_fill(row, matrix, config)}")
+            continue
+        by_model[row.label] = series
+        nested = [one for one in held if one.cell.protocol == "adaptive"] if kind == "4" else _measures(shown)
+        if nested:
+            points = worst_cases(nested, config.run.examples)
+            worst[row.label] = {e: s for e, s in points.items() if kind != "4" or not e or e in matrix.eps}
+    if not by_model:
+        return [], problems
+    if kind == "4":
+        figure, caption = figure_4(dataset, [one for group in by_model.values() for one in group], worst)
+        return save(figure, caption, out, f"figure-4-{dataset}"), problems
+    figure = security_curves(dataset, by_model, worst)
+    return save(figure, curve_caption(dataset, by_model, worst), out, f"curve-{dataset}"), problems
+
+
+def _same_model(one: Held, row: Row) -> bool:
+    """Same weights and options, data, attack seed, device class and batches, under whatever name."""
+    wanted, identity = row.cells[0].identity, one.cell.identity
+    keys = ("model", "data", "seed", "device", "engine")
+    # One comes from JSON, which has no tuples.
+    return all(canonical(identity[key]) == canonical(wanted[key]) for key in keys)
+
+
+def _chosen(held: list[Held], matrix: Matrix, config: Config, protocols: list[str] | None) -> list[Held]:
+    """Of these protocols and, for Fig. 4, of its radii and attacks, with the row's own label."""
+    labels = {plan.label for plan in matrix.attacks}
+    return [
+        one
+        for one in held
+        if protocols is None
+        or (one.cell.protocol in protocols and one.cell.eps in matrix.eps and one.cell.attack_label in labels)
+    ]
+
+
+def _measures(held: list[Held]) -> list[Held]:
+    return [one for one in held if not one.cell.attack_label.endswith("(control)")]
+
+
+def _untrained(row: Row) -> str:
+    return f"{row.label} on {row.dataset} is left out: {row.failure or 'it has no checkpoint'}."
+
+
+def _fill(row: Row, matrix: Matrix, config: Config) -> str:
+    label = row.job.label if row.job else row.label
+    radii = ",".join(show_eps(eps).removesuffix("/255") for eps in matrix.eps)
+    run = (
+        f"python -m bench run --models '{label}' --dataset {row.dataset} --protocol {config.run.protocol} --eps {radii}"
+    )
+    return f"`{run}` fills it."
+
+
+def _radius(eps: Fraction) -> str:
+    return show_eps(eps).replace("/", "-")

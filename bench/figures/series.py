@@ -1,0 +1,91 @@
+"""Accuracy against the radius, from the store: one series for each model and attack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from bench.outcomes import Outcomes
+from bench.report.inventory import Held
+from bench.report.rows import Share, clean_share, robust_share
+
+WORST = "worst case"
+
+
+@dataclass
+class Series:
+    """A model under one attack: its accuracy at every radius that the store holds, 0 the accuracy without attack.
+
+    Attributes:
+        control: whether it is no measure of robustness (see bench/spaces.py).
+        cells: what each radius comes from.
+    """
+
+    dataset: str
+    model: str
+    protocol: str
+    attack: str
+    points: dict[Fraction, Share] = field(default_factory=dict)
+    cells: dict[Fraction, Held] = field(default_factory=dict)
+
+    @property
+    def control(self) -> bool:
+        return self.attack.endswith("(control)")
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The least and the most examples behind a point."""
+        counts = [share.n for share in self.points.values()]
+        return min(counts), max(counts)
+
+
+def make_series(held: Sequence[Held], examples: int) -> list[Series]:
+    """Series of cells that are one model's: same weights and options, data, attack seed.
+
+    Args:
+        held: cells, of any models, protocols and radii.
+        examples: the first n test images, cells with fewer are left out; 0: all that each cell holds.
+    """
+    found: dict[tuple[str, ...], Series] = {}
+    for one in held:
+        cell = one.cell
+        if examples > cell.examples:
+            continue
+        outcomes = first(one, examples)
+        key = (cell.dataset, one.label, weights(one), str(cell.seed), cell.protocol, cell.attack_label)
+        series = found.setdefault(key, Series(cell.dataset, one.label, cell.protocol, cell.attack_label))
+        series.points.setdefault(Fraction(0), clean_share(outcomes))
+        if cell.eps:
+            series.points[cell.eps] = robust_share(outcomes)
+        series.cells[cell.eps] = one
+    for series in found.values():
+        series.points = dict(sorted(series.points.items()))
+    return list(found.values())
+
+
+def worst_cases(held: Sequence[Held], examples: int) -> dict[Fraction, Share]:
+    """Per radius the share that no cell of one model at this radius or a smaller one breaks; 0: without attack.
+
+    An example broken in a small ball is broken in every larger one. Of cells of different lengths the shortest
+    counts, so that every share has the same n.
+    """
+    cells = sorted((one for one in held if one.cell.examples >= examples), key=lambda one: one.cell.eps)
+    if not cells:
+        return {}
+    n = examples or min(one.cell.examples for one in cells)
+    outcomes = first(cells[0], n)
+    standing = outcomes["clean"] == outcomes["label"]
+    shares = {Fraction(0): Share(int(standing.sum()), n)}
+    for one in cells:
+        standing = standing & ~first(one, n)["broken"].astype(bool)
+        shares[one.cell.eps] = Share(int(standing.sum()), n)
+    return shares
+
+
+def first(held: Held, examples: int) -> Outcomes:
+    """The outcomes of the first n examples, 0: all."""
+    return {name: column[: examples or None] for name, column in held.outcomes.items()}
+
+
+def weights(held: Held) -> str:
+    """What tells one model from another, whatever it is called."""
+    return str(held.cell.identity["model"])

@@ -1,0 +1,94 @@
+"""`bench figure`: every kind is drawn, the same every time, says what it is, and says what it lacks."""
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib import image
+
+from bench.figures.style import COLOURS, DASHES, MARKERS, look
+from tests.bench.helpers import Inside, bench, last_line
+
+BASE = ("--models", "deq,lyadeq", "--epochs", "2", "--examples", "60")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("done")
+    bench(folder, "run", *BASE, "--eps", "4,16", "--workers", "1")
+    return folder
+
+
+@pytest.fixture
+def folder(done: Path, tmp_path: Path) -> Path:
+    """A copy of the same store and checkpoints."""
+    shutil.copytree(done / "results", tmp_path / "results")
+    return tmp_path
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def caption(svg: Path) -> str:
+    """Text is drawn as paths in an SVG; matplotlib leaves each line of it in a comment."""
+    return " ".join(re.findall(r"<!-- (.*?) -->", svg.read_text()))
+
+
+@pytest.mark.parametrize("kind", ["3", "4", "curve", "solver", "images"])
+def test_every_kind(kind: str, folder: Path, inside: Inside) -> None:
+    eps = ("--eps", "4,16") if kind == "4" else ("--eps", "16") if kind != "curve" else ()
+    made = inside(folder, "figure", kind, *BASE, *eps, "--out", "a").stdout.split()
+    assert sorted(Path(path).suffix for path in made) == [".png", ".svg"]
+    png, svg = (next(folder / path for path in made if path.endswith(end)) for end in (".png", ".svg"))
+    pixels = image.imread(png)
+    assert pixels.shape[1] > 1200 and float(pixels[..., :3].std()) > 0.05, "not an empty page"
+    text = caption(svg)
+    assert "digits" in text and "n = 60" in text and ("ε" in text or "radius" in text)
+    assert "deq" in text and "lyadeq" in text
+    inside(folder, "figure", kind, *BASE, *eps, "--out", "b")
+    for path in (png, svg):
+        assert digest(path) == digest(folder / "b" / path.name), "drawn twice, the same bytes"
+
+
+def test_what_a_figure_lacks_is_said(folder: Path, inside: Inside) -> None:
+    done = inside(folder, "figure", "curve", "--models", "deq,resnet20", "--examples", "60", "--out", "a", code=2)
+    assert "resnet20 on digits is left out: it has no checkpoint" in last_line(done)
+    assert "curve-digits.png" in done.stdout
+    done = inside(folder, "figure", "4", *BASE, "--protocol", "standard", "--eps", "4", "--out", "a", code=2)
+    assert "not in the store" in last_line(done) and "--protocol standard" in last_line(done)
+    inside(folder, "train", "--models", "fc-linear", "--epochs", "1")
+    done = inside(folder, "figure", "solver", "--models", "fc-linear", "--out", "a", code=2)
+    assert "fc-linear has no equilibrium solver" in last_line(done)
+    done = inside(folder, "figure", "3", *BASE, "--protocol", "paper-normalized", "--out", "a", code=2)
+    assert "does not attack images" in last_line(done)
+
+
+def test_the_images_are_those_of_the_store(folder: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacked anew, the same predictions as the outcomes hold."""
+    from bench.figures import draw
+    from bench.report.inventory import inventory
+    from bench.store import Store
+
+    seen = []
+    monkeypatch.setattr(draw, "attack_first", lambda *a, real=draw.attack_first: seen.append(real(*a)) or seen[-1])
+    inside(folder, "figure", "images", *BASE, "--eps", "16", "--out", "a")
+    held = {(o.label, o.cell.attack, float(o.cell.eps)): o for o in inventory(Store(folder / "results/store"))[0]}
+    for one in seen:
+        stored = held[one.row.label, "pgd", 16 / 255].outcomes
+        assert torch.equal(one.after, torch.from_numpy(stored["adversarial"][:60]).long())
+        assert one.broken.any() and torch.equal(one.broken, torch.from_numpy(stored["broken"][:60]))
+
+
+def test_series_differ_in_colour_dashes_and_marker() -> None:
+    assert len(set(COLOURS)) == len(set(DASHES)) == len(set(MARKERS)) == 7
+    assert len({look(i) for i in range(7)}) == 7
+
+    def luminance(colour: str) -> float:
+        r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    assert max(map(luminance, COLOURS)) < 0.75, "dark enough for white paper"

@@ -1,0 +1,105 @@
+"""Series and worst cases against brute force on made-up outcomes."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.cells import Cell, Source, cell_identity
+from bench.figures.series import make_series, worst_cases
+from bench.outcomes import Budget
+from bench.report.inventory import Held, inventory
+from bench.store import Store
+
+N = 300
+RADII = [Fraction(2, 255), Fraction(4, 255), Fraction(8, 255)]
+
+
+def store_cell(store: Store, attack: str, eps: Fraction, label: str, weights: str, adversarial: Any) -> None:
+    """A complete cell whose images are all of class 1 and classified so but for the last 10."""
+    identity = cell_identity(
+        architecture="deq", implementation="1", options={}, weights=weights, normalisation={}, dataset="digits",
+        test_hash="h", protocol="paper", protocol_implementation="1", attack=attack, attack_implementation="1",
+        attack_options={}, eps=eps, seed=0, device="cpu", batch=250,
+    )  # fmt: skip
+    source = Source(label, "deq", {}, "", 0)
+    cell = Cell(source, "digits", N, "paper", attack, attack, {}, eps, 0, 250, identity)
+    clean = np.ones(N, np.int32)
+    clean[-10:] = 0
+    for shard in cell.shards(0):
+        rows = cell.rows(shard)
+        part = slice(rows.start, rows.stop)
+        right = clean[part] == 1
+        columns = {
+            "index": np.asarray(rows, np.int32), "label": np.ones(len(rows), np.int32), "clean": clean[part],
+            "adversarial": adversarial[part], "broken": right & (adversarial[part] != 1),
+            "linf": np.zeros(len(rows), np.float32), "residual": np.zeros(len(rows), np.float32),
+        }  # fmt: skip
+        lock = store.claim(cell, shard)
+        assert lock
+        store.write(cell, shard, columns, Budget(forwards=1))
+        store.release(lock)
+    store.finish(cell, 0, {"arguments": [], "resolved": {}})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> tuple[Store, dict[tuple[str, Fraction], Any]]:
+    store, rng = Store(tmp_path), np.random.default_rng(0)
+    predictions = {(a, e): (rng.random(N) > 0.3).astype(np.int32) for a in ("ifgsm", "pgd") for e in RADII}
+    for (attack, eps), adversarial in predictions.items():
+        store_cell(store, attack, eps, "deq", "a", adversarial)
+    return store, predictions
+
+
+def test_the_inventory_is_what_was_stored(store: tuple[Store, dict[tuple[str, Fraction], Any]]) -> None:
+    held, problems = inventory(store[0])
+    assert not problems and len(held) == 6
+    for one in held:
+        assert one.cell.examples == N and one.label == "deq"
+        assert np.array_equal(one.outcomes["adversarial"], store[1][one.cell.attack, one.cell.eps])
+
+
+def test_the_same_cell_under_two_names_counts_once(store: tuple[Store, dict[tuple[str, Fraction], Any]]) -> None:
+    first = next(iter(store[0].folder.glob("digits/deq/pgd@2-255-*")))
+    other = first.parent.parent / "renamed" / first.name
+    other.parent.mkdir()
+    other.mkdir()
+    for file in first.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    assert len(inventory(store[0])[0]) == 6
+
+
+def test_a_damaged_cell_is_told_and_the_others_stand(store: tuple[Store, dict[tuple[str, Fraction], Any]]) -> None:
+    next(iter(store[0].folder.glob("*/*/*/key.json"))).write_text('{"schema": 1}')
+    held, problems = inventory(store[0])
+    assert len(held) == 5 and len(problems) == 1 and "key.json" not in problems[0] and "'attack'" in problems[0]
+
+
+@pytest.mark.parametrize("examples", [0, 120])
+def test_shares_and_worst_cases(store: tuple[Store, dict[tuple[str, Fraction], Any]], examples: int) -> None:
+    held, predictions = inventory(store[0])[0], store[1]
+    n = examples or N
+    right = np.arange(n) < N - 10
+    found = {one.attack: one for one in make_series(held, examples)}
+    worst = worst_cases(held, examples)
+    standing = {i for i in range(n) if right[i]}
+    assert worst[Fraction(0)].hits == len(standing)
+    for eps in RADII:
+        for attack, label in (("ifgsm", "I-FGSM"), ("pgd", "PGD")):
+            share = next(s for name, s in found.items() if name.startswith(label)).points[eps]
+            assert (share.hits, share.n) == (int((right & (predictions[attack, eps][:n] == 1)).sum()), n)
+            standing -= {i for i in standing if predictions[attack, eps][i] != 1}
+        assert (worst[eps].hits, worst[eps].n) == (len(standing), n)
+
+
+def test_models_are_told_apart_by_their_weights(store: tuple[Store, dict[tuple[str, Fraction], Any]]) -> None:
+    store_cell(store[0], "pgd", RADII[0], "deq-2", "b", np.ones(N, np.int32))
+    series = make_series(inventory(store[0])[0], 0)
+    assert sorted(one.model for one in series) == ["deq", "deq", "deq-2"]
+    assert all(isinstance(one, Held) for s in series for one in s.cells.values())
+
+
+def test_cells_with_too_few_images_are_left_out(store: tuple[Store, dict[tuple[str, Fraction], Any]]) -> None:
+    assert make_series(inventory(store[0])[0], N + 1) == [] and worst_cases(inventory(store[0])[0], N + 1) == {}
