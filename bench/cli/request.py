@@ -81,19 +81,36 @@ class Request:
     given: Mapping[str, Any]
 
 
-def run_command(command: Command) -> Command:
-    """Gives a command that computes cells every shared option beside its own, and a Request as its first argument."""
-    return _with_options(command, set(_OPTIONS))
+def with_options(*names: str) -> Callable[[Command], Command]:
+    """Gives a command the named shared options beside its own, and a Request as its first argument."""
+
+    def decorate(command: Command) -> Command:
+        own = list(inspect.signature(command).parameters.values())[1:]
+        shared = {name: hint for name, hint in _OPTIONS.items() if name in names}
+
+        @wraps(command)
+        def run(**options: Any) -> None:
+            typed = {name: options.pop(name) for name in shared}
+            keys = {_KEYS.get(name, name): value for name, value in typed.items()}
+            config, plugin, epochs = (keys.pop(name) for name in ("config", "plugin", "epochs"))
+            merged, failures = settings(config, plugin, **keys)
+            command(Request(merged, epochs, failures, typed), **options)
+
+        kind = inspect.Parameter.KEYWORD_ONLY
+        declared = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in shared.items()]
+        parameters = [*declared, *(parameter.replace(kind=kind) for parameter in own)]
+        # typer reads both; wraps would leave it those of the command.
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
-def matrix_command(command: Command) -> Command:
-    """As `run_command`, for a command that looks at cells, in one process."""
-    return _with_options(command, set(_OPTIONS) - _OF_RUNS)
-
-
-def job_command(command: Command) -> Command:
-    """As `run_command`, for a command on models alone."""
-    return _with_options(command, set(_OPTIONS) - _OF_RUNS - _OF_CELLS)
+# For a command that computes cells, one that looks at cells in this process, and one on models alone.
+run_command = with_options(*_OPTIONS)
+matrix_command = with_options(*(name for name in _OPTIONS if name not in _OF_RUNS))
+job_command = with_options(*(name for name in _OPTIONS if name not in _OF_RUNS | _OF_CELLS))
 
 
 def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
@@ -114,24 +131,3 @@ def unless_given(request: Request, **run: Any) -> Request:
     return replace(
         request, config=request.config.model_copy(update={"run": request.config.run.model_copy(update=silent)})
     )
-
-
-def _with_options(command: Command, names: set[str]) -> Command:
-    own = list(inspect.signature(command).parameters.values())[1:]
-    shared = {name: hint for name, hint in _OPTIONS.items() if name in names}
-
-    @wraps(command)
-    def run(**options: Any) -> None:
-        typed = {name: options.pop(name) for name in shared}
-        keys = {_KEYS.get(name, name): value for name, value in typed.items()}
-        config, plugin, epochs = (keys.pop(name) for name in ("config", "plugin", "epochs"))
-        merged, failures = settings(config, plugin, **keys)
-        command(Request(merged, epochs, failures, typed), **options)
-
-    kind = inspect.Parameter.KEYWORD_ONLY
-    declared = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in shared.items()]
-    parameters = [*declared, *(parameter.replace(kind=kind) for parameter in own)]
-    # typer reads both; wraps would leave it those of the command.
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run

@@ -20,7 +20,7 @@ RADII = [Fraction(2, 255), Fraction(4, 255), Fraction(8, 255)]
 def store_cell(store: Store, attack: str, eps: Fraction, label: str, weights: str, adversarial: Any) -> None:
     """A complete cell whose images are all of class 1 and classified so but for the last 10."""
     identity = cell_identity(
-        architecture="deq", implementation="1", options={}, weights=weights, normalisation={}, dataset="digits",
+        model={"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}, dataset="digits",
         test_hash="h", protocol="paper", protocol_implementation="1", attack=attack, attack_implementation="1",
         attack_options={}, eps=eps, seed=0, device="cpu", batch=250,
     )  # fmt: skip

@@ -1,0 +1,45 @@
+"""`bench verify`: is a Lyapunov module's stability claim true for a trained model?"""
+
+from typing import Annotated, Literal
+
+import typer
+
+from bench.cli.request import Request, with_options
+from bench.errors import BenchError
+
+Name = Annotated[str, typer.Argument(help="A trained model with a Lyapunov module: lyadeq, lyadeq-no-orth.")]
+Radius = Annotated[str, typer.Option("--eps", help="Radius of the PGD-20 behind the adversarial states, in 255ths.")]
+Count = Annotated[int, typer.Option("--examples", min=1, help="The first N test images.")]
+Form = Annotated[Literal["terminal", "json"], typer.Option("--format", help="How it is written.")]
+
+
+@with_options("dataset", "seed", "train_seed", "device", "epochs", "data_dir", "checkpoints", "config", "plugin")
+def verify(request: Request, model: Name, eps: Radius = "8", examples: Count = 200, form: Form = "terminal") -> None:
+    """Check a Lyapunov model's stability claim on clean and adversarial states. Exit code 2 where it is broken."""
+    from bench.environment import make_exact, pick_device
+    from bench.epsilon import parse_eps
+    from bench.equilibria import verify_model
+    from bench.names import parse_model
+    from bench.plan import load_datasets
+    from bench.report.verify import render
+    from bench.training.job import make_job
+    from bench.training.loop import threads
+
+    config, radius, broken = request.config, parse_eps(eps), []
+    run = config.run
+    make_exact()
+    for data in load_datasets(config).values():
+        job, undefended = (
+            make_job(parse_model(name), data, config, run.train_seed, request.epochs) for name in (model, "deq")
+        )
+        with threads(1):
+            device = pick_device(run.device)
+            result = verify_model(
+                job, undefended, data, config.paths.checkpoints, device, float(radius), examples, run.seed
+            )
+        typer.echo(render(result, job.label, data.name, radius, form), nl=False)
+        broken += [f"{job.label} on {data.name}: {name}" for name in result.broken("construction")]
+    if broken:
+        raise BenchError(f"does not hold, and should by construction: {'; '.join(broken)}.")
+    if request.failures:
+        raise BenchError(request.failures[0])
