@@ -90,6 +90,7 @@ def label(line: Line) -> str:
 
 def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: Style) -> list[list[str]]:
     groups = over_seeds(lines)
+    several = len({line.train_seed for line in lines} - {None}) > 1
     body, before = [], ("", "")
     for group in groups:
         line = group[0]
@@ -99,7 +100,7 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         before = here
         if not line.attack:
             seeds = ", ".join(str(x.train_seed) for x in group if x.train_seed is not None)
-            name = f"{here[1]} (seed {seeds})" if seeds and any(len(g) > 1 for g in groups) else here[1]
+            name = f"{here[1]} (seed {seeds})" if seeds and several else here[1]
             state = ABSENT if line.failure == ABSENT else "failed"
             body.append([head[0], style.text(name), state, "", "", *[style.text("—")] * len(eps)])
             continue
