@@ -10,6 +10,7 @@ from bench.cli.diagnose import diagnose
 from bench.cli.export import export
 from bench.cli.figure import figure
 from bench.cli.recheck import recheck
+from bench.cli.report import report
 from bench.errors import BenchError, first_line
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command("export")(export)
 app.command("recheck")(recheck)
 app.command("diagnose")(diagnose)
 app.command("figure")(figure)
+app.command("report")(report)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)
