@@ -10,6 +10,7 @@ from bench.cli.diagnose import diagnose
 from bench.cli.export import export
 from bench.cli.figure import figure
 from bench.cli.recheck import recheck
+from bench.cli.report import report
 from bench.cli.verify import verify
 from bench.errors import BenchError, first_line
 
@@ -28,6 +29,7 @@ app.command("export")(export)
 app.command("recheck")(recheck)
 app.command("diagnose")(diagnose)
 app.command("figure")(figure)
+app.command("report")(report)
 app.command("verify")(verify)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)

@@ -107,7 +107,8 @@ def _same_model(one: Held, row: Row) -> bool:
     wanted, identity = row.cells[0].identity, one.cell.identity
     keys = ("model", "data", "seed", "device", "engine")
     # One comes from JSON, which has no tuples.
-    return all(canonical(identity[key]) == canonical(wanted[key]) for key in keys)
+    same = all(canonical(identity[key]) == canonical(wanted[key]) for key in keys)
+    return same and not one.certificate
 
 
 def _chosen(held: list[Held], matrix: Matrix, config: Config, protocols: list[str] | None) -> list[Held]:

@@ -14,6 +14,8 @@ from bench.registry import attack, protocol
 from bench.spaces import space_of
 from bench.store import Store
 
+CERTIFICATE = "certificate"
+
 
 @dataclass(frozen=True)
 class Held:
@@ -40,6 +42,11 @@ class Held:
     @property
     def label(self) -> str:
         return self.cell.source.label
+
+    @property
+    def certificate(self) -> bool:
+        """Whether it holds the model's own proofs, and nothing attacks."""
+        return self.cell.attack == CERTIFICATE
 
 
 def inventory(store: Store) -> tuple[list[Held], list[str]]:

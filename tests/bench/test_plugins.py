@@ -114,6 +114,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheel = build_wheel(ROOT, folder)
     names = zipfile.ZipFile(wheel).namelist()
     assert "bench/bench.toml" in names and "models/deq.py" in names and "attacks/contract.py" in names
+    assert {"bench/paper/table1.csv", "bench/paper/inconsistencies.json", "bench/page/page.html.j2"} <= set(names)
     assert not any(name.startswith(("tests/", "results/")) for name in names)
     install(wheel, folder / "site")
     return folder / "site"
@@ -131,6 +132,8 @@ def test_our_wheel_runs_away_from_the_checkout(installed: Path, tmp_path: Path) 
     assert where.stdout.count(str(installed)) == 2
     done = bench(tmp_path, "run", "--models", "fc-linear", "--epochs", "2", "--eps", "8", package=installed)
     assert "fc-linear" in done.stdout and (tmp_path / "results/store/store.json").exists()
+    bench(tmp_path, "report", "--out", "page.html", package=installed)
+    assert "fc-linear" in (tmp_path / "page.html").read_text()
 
 
 def test_a_defence_from_an_installed_wheel(installed: Path, tmp_path: Path) -> None:

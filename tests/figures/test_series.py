@@ -7,41 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cells import Cell, Source, cell_identity
 from bench.figures.series import make_series, worst_cases
-from bench.outcomes import Budget
 from bench.report.inventory import Held, inventory
 from bench.store import Store
+from tests.report.stored import N, store_cell
 
-N = 300
 RADII = [Fraction(2, 255), Fraction(4, 255), Fraction(8, 255)]
-
-
-def store_cell(store: Store, attack: str, eps: Fraction, label: str, weights: str, adversarial: Any) -> None:
-    """A complete cell whose images are all of class 1 and classified so but for the last 10."""
-    identity = cell_identity(
-        model={"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}, dataset="digits",
-        test_hash="h", protocol="paper", protocol_implementation="1", attack=attack, attack_implementation="1",
-        attack_options={}, eps=eps, seed=0, device="cpu", batch=250,
-    )  # fmt: skip
-    source = Source(label, "deq", {}, "", 0)
-    cell = Cell(source, "digits", N, "paper", attack, attack, {}, eps, 0, 250, identity)
-    clean = np.ones(N, np.int32)
-    clean[-10:] = 0
-    for shard in cell.shards(0):
-        rows = cell.rows(shard)
-        part = slice(rows.start, rows.stop)
-        right = clean[part] == 1
-        columns = {
-            "index": np.asarray(rows, np.int32), "label": np.ones(len(rows), np.int32), "clean": clean[part],
-            "adversarial": adversarial[part], "broken": right & (adversarial[part] != 1),
-            "linf": np.zeros(len(rows), np.float32), "residual": np.zeros(len(rows), np.float32),
-        }  # fmt: skip
-        lock = store.claim(cell, shard)
-        assert lock
-        store.write(cell, shard, columns, Budget(forwards=1))
-        store.release(lock)
-    store.finish(cell, 0, {"arguments": [], "resolved": {}})
 
 
 @pytest.fixture
@@ -49,7 +20,7 @@ def store(tmp_path: Path) -> tuple[Store, dict[tuple[str, Fraction], Any]]:
     store, rng = Store(tmp_path), np.random.default_rng(0)
     predictions = {(a, e): (rng.random(N) > 0.3).astype(np.int32) for a in ("ifgsm", "pgd") for e in RADII}
     for (attack, eps), adversarial in predictions.items():
-        store_cell(store, attack, eps, "deq", "a", adversarial)
+        store_cell(store, attack, eps, adversarial, weights="a")
     return store, predictions
 
 
@@ -95,7 +66,7 @@ def test_shares_and_worst_cases(store: tuple[Store, dict[tuple[str, Fraction], A
 
 
 def test_models_are_told_apart_by_their_weights(store: tuple[Store, dict[tuple[str, Fraction], Any]]) -> None:
-    store_cell(store[0], "pgd", RADII[0], "deq-2", "b", np.ones(N, np.int32))
+    store_cell(store[0], "pgd", RADII[0], np.ones(N, np.int32), label="deq-2", weights="b")
     series = make_series(inventory(store[0])[0], 0)
     assert sorted(one.model for one in series) == ["deq", "deq", "deq-2"]
     assert all(isinstance(one, Held) for s in series for one in s.cells.values())

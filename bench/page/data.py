@@ -1,0 +1,176 @@
+"""The page's content as plain data: a row per number, and what stands behind it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.epsilon import show_eps
+from bench.errors import BenchError
+from bench.files import read_json
+from bench.names import parse_model
+from bench.page.evidence import Diagnosis, Evidence, diagnoses, evidence, radius
+from bench.paper.load import ATTACKS, TABLES, printed_cells
+from bench.registry import model, protocol
+from bench.report.inventory import Held, inventory
+from bench.report.rows import Share, clean_share, robust_share
+from bench.store import Store
+from bench.training.job import canonical
+
+# Protocols that run the paper's two attacks as the paper gives them.
+OF_PAPER = ("paper", "paper-normalized")
+
+
+def page_data(store: Store, checkpoints: Path) -> dict[str, Any]:
+    """Rows, cells and shared pieces, ready for JSON.
+
+    Args:
+        checkpoints: whose cards say how long a model was trained.
+
+    Returns:
+        `rows`: one per complete cell of an attack; `cells`: key and manifest by index; `shared`: pieces of those that
+        recur, referred to as {"$": index}; `protocols`: what each is; `problems`: a line per file that is unreadable.
+    """
+    held, problems = inventory(store)
+    found, more = diagnoses(store.folder)
+    shelf = _Shelf()
+    rows = [row for one in held if not one.certificate for row in _rows(one, held, found, checkpoints, shelf, problems)]
+    return {
+        "rows": rows,
+        "cells": shelf.cells,
+        "shared": shelf.shared,
+        "protocols": {entry.name: entry.summary for entry in protocol},
+        "problems": [*problems, *more],
+    }
+
+
+class _Shelf:
+    """Keys and manifests, each once, and what they have in common once."""
+
+    def __init__(self) -> None:
+        self.cells: list[dict[str, Any]] = []
+        self.shared: list[Any] = []
+        self._cells: dict[str, int] = {}
+        self._shared: dict[str, int] = {}
+
+    def place(self, held: Held) -> int:
+        """The index of a cell."""
+        key = held.cell.key()
+        if key not in self._cells:
+            self._cells[key] = len(self.cells)
+            folder = held.store.cell_folder(held.cell).relative_to(held.store.folder)
+            content = {"key": self._lean(held.cell.identity), "manifest": self._lean(held.manifest)}
+            self.cells.append({"folder": folder.as_posix(), **content})
+        return self._cells[key]
+
+    def _lean(self, content: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._refer(value) if isinstance(value, dict) else value for name, value in content.items()}
+
+    def _refer(self, value: dict[str, Any]) -> dict[str, int]:
+        text = canonical(value)
+        if text not in self._shared:
+            self._shared[text] = len(self.shared)
+            self.shared.append(value)
+        return {"$": self._shared[text]}
+
+
+def _rows(
+    held: Held,
+    everything: Sequence[Held],
+    found: Sequence[Diagnosis],
+    checkpoints: Path,
+    shelf: _Shelf,
+    problems: list[str],
+) -> list[dict[str, Any]]:
+    """The row of a cell, or none where a file of it is damaged, which is then told."""
+    cell = held.cell
+    same = [one for one in everything if _same_model(one, held)]
+    try:
+        beside = evidence(held, same, found)
+        shares = clean_share(held.outcomes), robust_share(held.outcomes)
+    except (BenchError, KeyError) as error:
+        problems.append(f"{held.store.cell_folder(cell)}: {error}")
+        return []
+    name, recipe = _model_and_recipe(held.label)
+    paper = _paper(cell.dataset, name) if cell.protocol in OF_PAPER else {}
+    usual = "[" not in cell.attack_label
+    printed = paper.get((cell.attack, cell.eps)) if usual else None
+    return [
+        {
+            "model": held.label,
+            "recipe": recipe,
+            "training": _training(held, checkpoints),
+            "dataset": cell.dataset,
+            "protocol": cell.protocol,
+            "attack": cell.attack_label,
+            "control": cell.attack_label.endswith("(control)"),
+            "eps": radius(cell.eps),
+            "epsText": show_eps(cell.eps),
+            "trainSeed": cell.source.train_seed,
+            "attackSeed": cell.seed,
+            "device": cell.identity["device"],
+            "clean": _share(shares[0]),
+            "paperClean": paper.get(("", 0)),
+            "robust": _share(shares[1]),
+            "paper": printed,
+            "difference": None if printed is None else round(shares[1].percent - printed, 2),
+            "cell": shelf.place(held),
+            **_beside(beside, shelf),
+        }
+    ]
+
+
+def _beside(found: Evidence, shelf: _Shelf) -> dict[str, Any]:
+    diagnosis = found.diagnosis
+    verdict = {"name": diagnosis.verdict, "level": diagnosis.level, "results": diagnosis.results} if diagnosis else None
+    return {
+        "worst": _share(found.worst),
+        "certified": _share(found.certified),
+        "verdict": verdict,
+        "behind": [{"what": what, "cell": shelf.place(one)} for what, one in found.cells],
+    }
+
+
+def _same_model(one: Held, other: Held) -> bool:
+    return all(
+        canonical(one.cell.identity[k]) == canonical(other.cell.identity[k]) for k in ("model", "data", "device")
+    )
+
+
+def _share(share: Share | None) -> dict[str, float] | None:
+    if share is None:
+        return None
+    low, high = share.interval
+    return {"percent": round(share.percent, 4), "low": round(low, 4), "high": round(high, 4), "n": share.n}
+
+
+def _model_and_recipe(label: str) -> tuple[str, str]:
+    """Our name as the paper's rows have it, without the recipe's settings, and the recipe; of any label."""
+    try:
+        spec = parse_model(label)
+    except BenchError:
+        return label, "unknown"
+    architecture = spec.architecture
+    traits = model[architecture.name].traits if architecture.name in model else {}
+    if traits.get("pretrained"):
+        return label, "pretrained"
+    usual = str(traits.get("recipe", "standard"))
+    recipe = spec.recipe.name if spec.recipe else usual
+    return (str(architecture) if recipe == usual else f"{architecture}+{recipe}"), recipe
+
+
+def _paper(dataset: str, name: str) -> dict[tuple[str, Any], float]:
+    """What the paper printed of a model: by our attack ("" without) and radius."""
+    cells = [c for t in TABLES for c in printed_cells(t) if (c.dataset, c.model) == (dataset, name)]
+    return {(ATTACKS.get(c.attack, ""), c.eps): c.value for c in cells}
+
+
+def _training(held: Held, checkpoints: Path) -> str:
+    """Epochs and seed of the checkpoint, as its card has them; as much as is known."""
+    seed = f"train seed {held.cell.source.train_seed}"
+    name = Path(str(held.manifest.get("checkpoint") or "")).name
+    card = (checkpoints / held.cell.dataset / name).with_suffix(".json") if name else None
+    try:
+        epochs = read_json(card)["settings"]["epochs"] if card and card.exists() else None
+    except (BenchError, KeyError, TypeError):
+        epochs = None
+    return seed if epochs is None else f"{epochs} epoch{'s' if epochs != 1 else ''}, {seed}"

@@ -1,0 +1,151 @@
+"""What the page is made of: rows, what stands beside them, one file that nothing can break out of."""
+
+import base64
+import hashlib
+import http.client
+import json
+import re
+import socket
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import BenchError
+from bench.page.build import as_script_data, build_page
+from bench.page.data import page_data
+from bench.page.serve import make_server
+from bench.store import Store
+from tests.bench.helpers import Inside, last_line
+from tests.page.made_up import HOSTILE, WRONG, made_up_store
+from tests.report.stored import N
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return page_data(made_up_store(tmp_path_factory.mktemp("store")), Path("nowhere"))
+
+
+def row(data: dict[str, Any], dataset: str, attack: str, eps: float) -> dict[str, Any]:
+    (found,) = (r for r in data["rows"] if (r["dataset"], r["attack"], r["eps"]) == (dataset, attack, eps))
+    return found
+
+
+def test_a_row_for_every_attack(data: dict[str, Any]) -> None:
+    assert len(data["rows"]) == 3 * (2 + 1 + 1) and not data["problems"], "certificates are no rows"
+    pgd = row(data, "mnist", "PGD", 8.0)
+    assert pgd["robust"]["percent"] == pytest.approx(100 * 160 / N, abs=1e-3) and pgd["robust"]["n"] == N
+    assert pgd["robust"]["low"] < pgd["robust"]["percent"] < pgd["robust"]["high"]
+    assert pgd["clean"]["percent"] == pytest.approx(100 * (N - WRONG) / N, abs=1e-3)
+    assert pgd["paper"] == 45.23 and pgd["paperClean"] == 96.99
+    assert pgd["difference"] == pytest.approx(100 * 160 / N - 45.23, abs=0.01)
+    assert (pgd["recipe"], pgd["protocol"], pgd["epsText"], pgd["control"]) == ("standard", "paper", "8/255", False)
+
+
+def test_what_stands_beside_a_number(data: dict[str, Any]) -> None:
+    pgd = row(data, "mnist", "PGD", 4.0)
+    assert pgd["worst"]["percent"] == pytest.approx(100 * 180 / N, abs=1e-3)
+    assert pgd["certified"]["percent"] == pytest.approx(100 * 140 / N, abs=1e-3)
+    assert (pgd["verdict"]["name"], pgd["verdict"]["level"], len(pgd["verdict"]["results"])) == ("masking", "WARN", 2)
+    assert [one["what"] for one in pgd["behind"]] == ["worst case", "worst case", "certified"]
+    for index in (pgd["cell"], *(one["cell"] for one in pgd["behind"])):
+        assert data["cells"][index]["key"]["schema"] == 1 and data["cells"][index]["manifest"]["shards"] == 2
+
+
+def test_what_was_not_evaluated_is_none(data: dict[str, Any]) -> None:
+    hostile = row(data, "digits", "PGD", 2.0)
+    assert hostile["worst"] is hostile["certified"] is hostile["verdict"] is hostile["paper"] is None
+    assert hostile["recipe"] == "unknown" and hostile["model"] == HOSTILE
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text of scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {"script": [], "style": []}
+        self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._open = tag
+        if tag in self.inside:
+            self.inside[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open in self.inside:
+            self.inside[self._open][-1] += data
+
+
+def test_nothing_of_the_store_is_markup(data: dict[str, Any]) -> None:
+    elements = Elements(build_page(data))
+    tags = [tag for tag, _ in elements.found]
+    assert tags.count("script") == 2 and "img" not in tags
+    assert not any(name.startswith("on") or name == "style" for _, attributes in elements.found for name in attributes)
+    block = elements.inside["script"][0]
+    assert not set("<>&") & set(block) and json.loads(block) == data
+
+
+def test_only_our_own_script_may_run_and_nothing_be_fetched(data: dict[str, Any]) -> None:
+    elements = Elements(build_page(data))
+    (policy,) = (a["content"] for tag, a in elements.found if tag == "meta" and a.get("http-equiv"))
+    assert policy and "default-src 'none'" in policy and "unsafe" not in policy
+    for text in (elements.inside["script"][1], elements.inside["style"][0]):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    links = [
+        value for _, a in elements.found for name, value in a.items() if name in ("src", "href", "action") and value
+    ]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    script = elements.inside["script"][1]
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|fetch\(|XMLHttp", script)
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--", "&amp;", "\u2028", '"\\', "<SCRIPT"])
+def test_script_data_survives_and_stays_inside(text: str) -> None:
+    written = as_script_data({"x": text})
+    assert json.loads(written) == {"x": text} and not set("<>&\u2028") & set(written)
+
+
+def test_a_damaged_shard_is_told_and_the_others_shown(tmp_path: Path) -> None:
+    store = made_up_store(tmp_path)
+    next(iter(tmp_path.glob("mnist/deq/pgd@8-255-*/shard-00001.parquet"))).write_bytes(b"no parquet")
+    data = page_data(store, Path("nowhere"))
+    assert len(data["rows"]) == 11 and len(data["problems"]) == 1 and "damaged" in data["problems"][0]
+
+
+def test_the_command_writes_the_page(tmp_path: Path, inside: Inside) -> None:
+    made_up_store(tmp_path / "results/store")
+    out = inside(tmp_path, "report", "--out", "page.html").stdout
+    assert "page.html  (12 numbers" in out
+    assert (tmp_path / "page.html").read_text() == build_page(page_data(Store(Path("results/store")), Path("nowhere")))
+    assert "there is no folder" in last_line(inside(tmp_path, "report", "--store", "none", code=2))
+
+
+def test_the_server_is_for_this_machine_alone() -> None:
+    with make_server("<!doctype html>page", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host, port = str(server.server_address[0]), int(server.server_address[1])
+        assert host == "127.0.0.1"
+
+        def answer(path: str, name: str) -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection(host, port, timeout=10)
+            connection.request("GET", path, headers={"Host": name})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+        assert answer("/", f"localhost:{port}") == (200, b"<!doctype html>page")
+        assert answer("/../etc/passwd", f"127.0.0.1:{port}")[0] == 404
+        assert answer("/", f"rebound.example:{port}")[0] == 403
+        with pytest.raises(BenchError, match="--port: cannot listen"), make_server("", port):
+            pass
+        server.shutdown()
+    with pytest.raises(OSError):
+        socket.create_connection((host, port), timeout=1)
