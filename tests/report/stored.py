@@ -35,7 +35,7 @@ def store_cell(
     planned = protocols[protocol].target(eps) if protocol in protocols else {}
     options = planned.get(attack, {})
     identity = cell_identity(
-        architecture="deq", implementation="1", options={}, weights=weights, normalisation={}, dataset=dataset,
+        model={"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}, dataset=dataset,
         test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack, attack_implementation="1",
         attack_options=options, eps=eps, seed=0, device="cpu", batch=250,
     )  # fmt: skip
