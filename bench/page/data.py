@@ -1,16 +1,16 @@
 """The page's content as plain data: a row per number, and what stands behind it."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from bench.epsilon import show_eps
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.names import parse_model
 from bench.page.evidence import Diagnosis, Evidence, diagnoses, evidence, radius
-from bench.paper.load import ATTACKS, TABLES, printed_cells
-from bench.registry import model, protocol
+from bench.paper.match import name_and_recipe, printed_of
+from bench.registry import protocol
 from bench.report.inventory import Held, inventory
 from bench.report.rows import Share, clean_share, robust_share
 from bench.store import Store
@@ -90,14 +90,13 @@ def _rows(
     except (BenchError, KeyError) as error:
         problems.append(f"{held.store.cell_folder(cell)}: {error}")
         return []
-    name, recipe = _model_and_recipe(held.label)
-    paper = _paper(cell.dataset, name) if cell.protocol in OF_PAPER else {}
+    paper = printed_of(cell.dataset, held.label) if cell.protocol in OF_PAPER else {}
     usual = "[" not in cell.attack_label
     printed = paper.get((cell.attack, cell.eps)) if usual else None
     return [
         {
             "model": held.label,
-            "recipe": recipe,
+            "recipe": name_and_recipe(held.label)[1],
             "training": _training(held, checkpoints),
             "dataset": cell.dataset,
             "protocol": cell.protocol,
@@ -109,7 +108,7 @@ def _rows(
             "attackSeed": cell.seed,
             "device": cell.identity["device"],
             "clean": _share(shares[0]),
-            "paperClean": paper.get(("", 0)),
+            "paperClean": paper.get(("", Fraction(0))),
             "robust": _share(shares[1]),
             "paper": printed,
             "difference": None if printed is None else round(shares[1].percent - printed, 2),
@@ -141,27 +140,6 @@ def _share(share: Share | None) -> dict[str, float] | None:
         return None
     low, high = share.interval
     return {"percent": round(share.percent, 4), "low": round(low, 4), "high": round(high, 4), "n": share.n}
-
-
-def _model_and_recipe(label: str) -> tuple[str, str]:
-    """Our name as the paper's rows have it, without the recipe's settings, and the recipe; of any label."""
-    try:
-        spec = parse_model(label)
-    except BenchError:
-        return label, "unknown"
-    architecture = spec.architecture
-    traits = model[architecture.name].traits if architecture.name in model else {}
-    if traits.get("pretrained"):
-        return label, "pretrained"
-    usual = str(traits.get("recipe", "standard"))
-    recipe = spec.recipe.name if spec.recipe else usual
-    return (str(architecture) if recipe == usual else f"{architecture}+{recipe}"), recipe
-
-
-def _paper(dataset: str, name: str) -> dict[tuple[str, Any], float]:
-    """What the paper printed of a model: by our attack ("" without) and radius."""
-    cells = [c for t in TABLES for c in printed_cells(t) if (c.dataset, c.model) == (dataset, name)]
-    return {(ATTACKS.get(c.attack, ""), c.eps): c.value for c in cells}
 
 
 def _training(held: Held, checkpoints: Path) -> str:
