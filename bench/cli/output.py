@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from bench.config import Config
 from bench.cost import estimate
+from bench.diagnostics.verdicts import add_verdicts
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.plan import Matrix
@@ -34,6 +35,7 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
     """The table, and under it what its numbers are and what they cost. Returns what rows failed of, one line each."""
     rows = [(row.dataset, row.label, row.cells, row.failure) for row in matrix.rows]
     lines = make_lines(rows, store, config.run.examples)
+    readings = add_verdicts(lines, matrix, config)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     typer.echo(render(lines, matrix.eps, config.run.baseline, form, colour), nl=False)
     failures = [line.failure for line in lines if line.failure and line.failure != ABSENT]
@@ -47,6 +49,8 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
         f"attack seed {config.run.seed}, train seed {config.run.train_seed}, {NOTES[space_of(how)]}\n"
     )
     typer.echo(budget_lines(lines), nl=False)
+    for sentence in readings:
+        typer.echo(sentence)
     for line in lines:
         if line.failure:
             typer.echo(f"{line.model} on {line.dataset}: {line.failure}")

@@ -45,6 +45,7 @@ class Line:
     budget: Budget = field(default_factory=Budget)
     unconverged: int = 0
     failure: str = ""
+    verdict: str = ""  # of the diagnostics, on the model under the protocol
 
 
 def clean_share(outcomes: Outcomes) -> Share:

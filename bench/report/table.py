@@ -37,10 +37,11 @@ STYLES = {
 
 
 def long_frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """One row per number: data set, model, attack, ε, accuracy, interval (per cent), n, failure."""
+    """One row per number: data set, model, attack, ε, accuracy, interval (per cent), n, verdict, failure."""
     records = []
     for line in lines:
         head = {"dataset": line.dataset, "model": line.model, "attack": line.attack or None}
+        head["verdict"] = line.verdict or None
         shares: list[tuple[str, Share]] = [("0", line.clean)] if line.clean else []
         shares += [(show_eps(eps), share) for eps, share in line.robust.items()]
         for eps, share in shares:
@@ -50,7 +51,7 @@ def long_frame(lines: Sequence[Line]) -> pd.DataFrame:
             )
         if line.failure:
             records.append({**head, "failure": line.failure})
-    columns = ["dataset", "model", "attack", "eps", "accuracy", "low", "high", "n", "failure"]
+    columns = ["dataset", "model", "attack", "eps", "accuracy", "low", "high", "n", "verdict", "failure"]
     return pd.DataFrame(records, columns=columns)
 
 
@@ -69,9 +70,9 @@ def render(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, form: 
     if form == "json":
         return json.dumps(json.loads(long_frame(lines).to_json(orient="records")), indent=1) + "\n"
     style = STYLES["terminal" if colour else "plain"] if form == "terminal" else STYLES[form]
-    header = ["Benchmark", "Model", "Clean", "n", "Attack", *(f"ε = {show_eps(e)}" for e in eps)]
+    header = ["Benchmark", "Model", "Clean", "n", "Attack", *(f"ε = {show_eps(e)}" for e in eps), "Verdict"]
     if form == "latex":
-        header[5:] = [f"$\\epsilon = {show_eps(e)}$" for e in eps]
+        header[5:-1] = [f"$\\epsilon = {show_eps(e)}$" for e in eps]
     body = _body(lines, eps, baseline, style)
     formats = {"terminal": "simple", "markdown": "pipe", "latex": "latex_raw"}
     if form == "latex":
@@ -104,7 +105,9 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         here = (line.dataset, line.model)
         head = [line.dataset if here[0] != before[0] else "", line.model if here != before else ""]
         if line.failure and line.clean is None:
-            body.append([line.dataset if here[0] != before[0] else "", line.model, "failed", "", "", *[""] * len(eps)])
+            body.append(
+                [line.dataset if here[0] != before[0] else "", line.model, "failed", "", "", *[""] * len(eps), ""]
+            )
             before = here
             continue
         if line.clean is None:
@@ -112,7 +115,7 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         clean = _with_interval(f"{line.clean.percent:.2f}", line.clean, style) if here != before else ""
         cells = [head[0], head[1], clean, str(line.clean.n) if here != before else "", line.attack]
         cells += [_number(line, radius, lines, baseline, style) for radius in eps]
-        body.append(cells)
+        body.append([*cells, line.verdict if here != before else ""])
         before = here
     return body
 
@@ -149,5 +152,5 @@ def _booktabs(header: list[str], body: list[list[str]]) -> str:
 
     rows = [" & ".join(escape(cell) for cell in row) + r" \\" for row in body]
     top = " & ".join(header) + r" \\"
-    lines = [r"\begin{tabular}{lll" + "r" * (len(header) - 3) + "}", r"\toprule", top, r"\midrule"]
+    lines = [r"\begin{tabular}{lll" + "r" * (len(header) - 4) + "l" + "}", r"\toprule", top, r"\midrule"]
     return "\n".join([*lines, *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
