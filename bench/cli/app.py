@@ -6,6 +6,7 @@ import traceback
 import typer
 
 from bench.cli import commands
+from bench.cli.audit import audit
 from bench.cli.diagnose import diagnose
 from bench.cli.export import export
 from bench.cli.figure import figure
@@ -27,6 +28,7 @@ app.command("train")(commands.train)
 app.command("table")(commands.table)
 app.command("export")(export)
 app.command("recheck")(recheck)
+app.command("audit")(audit)
 app.command("diagnose")(diagnose)
 app.command("figure")(figure)
 app.command("report")(report)

@@ -1,4 +1,4 @@
-"""`bench audit`: does a published robustness number hold? Every protocol, the certificate and the diagnosis, in one line."""
+"""`bench audit`: does a published number hold? Every protocol, the certificate and the diagnosis, in one line."""
 
 import os
 import sys
@@ -25,21 +25,25 @@ def audit(
     where they are not given; --protocol and --attacks are the command's own.
     """
     from bench.cli.diagnose import run_diagnostics
+    from bench.config import Config
     from bench.diagnostics.case import make_case
-    from bench.diagnostics.findings import stored_verdict
+    from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
     from bench.diagnostics.suite import SUITE
     from bench.environment import pick_device
-    from bench.plan import add_stored_cells, plan_matrix
+    from bench.plan import Matrix, add_stored_cells, plan_matrix
     from bench.report.audit import PROTOCOLS, make_audits, render_audits
     from bench.report.rows import Line, make_lines
     from bench.run import run_matrix
     from bench.store import Store
 
     if request.given["protocol"] or request.given["attacks"]:
-        raise BenchError("audit runs the protocols paper, paper-normalized and adaptive: leave --protocol, --attacks out.")
+        raise BenchError(
+            "audit runs the protocols paper, paper-normalized and adaptive: leave --protocol, --attacks out."
+        )
     request = unless_given(request, examples=500, eps=["8"])
     lines: dict[str, list[Line]] = {}
     verdicts: dict[tuple[str, str], str] = {}
+    planned: dict[str, tuple[Config, Matrix]] = {}
     failures = list(request.failures)
     for protocol in PROTOCOLS:
         config = request.config.model_copy(
@@ -54,25 +58,28 @@ def audit(
             asked = {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
             store = run_matrix(matrix, config, asked, no_train=False, debug=False)
         lines[protocol] = [line for line in make_lines(matrix.rows, store, config.run.examples) if line.robust]
-        failures += [f"{row.label} on {row.dataset}, protocol {protocol}: {row.failure}" for row in matrix.rows if row.failure]
-        if protocol != "paper":
+        failures += [
+            f"{row.label} on {row.dataset}, protocol {protocol}: {row.failure}" for row in matrix.rows if row.failure
+        ]
+        planned[protocol] = config, matrix
+    # Last: a diagnosis takes the undefended twin, which protocol adaptive trains.
+    config, matrix = planned["paper"]
+    for row in matrix.rows:
+        if not row.cells:
             continue
-        for row in matrix.rows:
-            if not row.cells:
-                continue
-            if not (no_run or no_diagnosis):
-                run_diagnostics(make_case(row, matrix, config, request.epochs), list(SUITE.values()))
-            reading = stored_verdict(row, matrix, config, request.epochs)
-            verdicts[row.dataset, row.label] = reading.verdict if reading else "not diagnosed"
-            if reading:
-                say(f"{row.label} on {row.dataset}: {reading.sentence}")
+        if not (no_run or no_diagnosis):
+            run_diagnostics(make_case(row, matrix, config), list(SUITE.values()))
+        reading = stored_verdict(row, matrix, config)
+        verdicts[row.dataset, row.label] = reading.verdict if reading else NOT_DIAGNOSED
+        if reading:
+            say(f"{row.label} on {row.dataset}: {reading.sentence}")
     colour = format == "terminal" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     typer.echo(render_audits(make_audits(lines, verdicts), format, colour), nl=False)
     if format in ("terminal", "markdown"):
         typer.echo(
-            "\nPer cent of the first n test images that are right, clean and under attack (L∞), with 95 % Wilson interval. "
-            "Paper printed:\nas published. Worst case: broken by any search of protocol adaptive at this radius or a "
-            "smaller one of this command.\nVerdict: the reading of `bench diagnose` under the paper's protocol."
+            "\nPer cent of the first n test images that are right, clean and under attack (L∞), with 95 % Wilson "
+            "interval. Paper printed:\nas published. Worst case: broken by any search of protocol adaptive at this radius "
+            "or a smaller one of this command.\nVerdict: the reading of `bench diagnose` under the paper's protocol."
         )
     if failures:
         raise BenchError(" | ".join(dict.fromkeys(failures)))

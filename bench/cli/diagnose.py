@@ -29,27 +29,22 @@ def diagnose(
     if named:
         request = unless_given(request, models=split_list(named))
     merged, epochs, failures = request.config, request.epochs, request.failures
-    from bench.diagnostics.case import make_case, train_command
+    from bench.diagnostics.case import check_trained, make_case
     from bench.diagnostics.reading import read
     from bench.diagnostics.suite import chosen
     from bench.environment import pick_device
-    from bench.plan import add_stored_cells, plan_matrix, trained
+    from bench.plan import add_stored_cells, plan_matrix
 
     diagnostics = chosen(split_list(only or ""))
     matrix = plan_matrix(merged, epochs, failures)
-    missing = [row for row in matrix.rows if row.job and not trained(row.job, merged.paths.checkpoints)]
-    if missing:
-        first, seeded = missing[0], merged.run.train_seed
-        labels = [row.label for row in missing if row.dataset == first.dataset]
-        command = train_command(labels, first.dataset, seeded, epochs)
-        raise BenchError(f"no checkpoint of {', '.join(labels)} on {first.dataset}: {command}.")
+    check_trained(matrix, merged, epochs)
     add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
     written, failed = [], []
     for row in matrix.rows:
         if row.failure:
             raise BenchError(row.failure)
-        case = make_case(row, matrix, merged, epochs)
-        results = _run(case, diagnostics)
+        case = make_case(row, matrix, merged)
+        results = run_diagnostics(case, diagnostics)
         reading = read(results)
         heading = f"{row.label} on {row.dataset}, protocol {merged.run.protocol}"
         failed += [f"{row.label} on {row.dataset}: {result.name}" for result in results if result.verdict == "FAIL"]
@@ -67,7 +62,7 @@ def diagnose(
         raise BenchError(f"all done, but {len(failures)} plugin(s) failed: {failures[0]}")
 
 
-def _run(case: Any, diagnostics: list[Any]) -> list[Any]:
+def run_diagnostics(case: Any, diagnostics: list[Any]) -> list[Any]:
     """Results from the store, and of what it lacks from a run now."""
     from bench.diagnostics.case import make_context
     from bench.diagnostics.findings import Findings

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from bench.config import Config
 from bench.cost import estimate
+from bench.diagnostics.verdicts import add_verdicts
 from bench.errors import BenchError
 from bench.names import parse_model
 from bench.plan import Matrix
@@ -36,6 +37,7 @@ NOTES: dict[Space, str] = {
 def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> list[str]:
     """The table, and under it what its numbers are and what they cost. Returns what rows failed of, one line each."""
     lines = make_lines(matrix.rows, store, config.run.examples)
+    readings = add_verdicts(lines, matrix, config)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     baseline = str(parse_model(config.run.baseline))
     typer.echo(render(lines, matrix.eps, baseline, form, colour), nl=False)
@@ -46,6 +48,8 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
     typer.echo(budget_lines(lines), nl=False)
     if broken := breaker_lines(lines):
         typer.echo(f"\n{broken}", nl=False)
+    for sentence in readings:
+        typer.echo(sentence)
     for line in lines:
         if line.failure:
             several = len(config.run.train_seeds) > 1 and line.train_seed is not None

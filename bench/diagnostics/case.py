@@ -18,11 +18,11 @@ from bench.errors import BenchError
 from bench.files import read_json
 from bench.names import parse_model
 from bench.plan import Matrix, Row, plan_attacks, trained
-from bench.registry import model as models
 from bench.registry import protocol
 from bench.spaces import space_of
 from bench.training.checkpoint import card_path
 from bench.training.job import Job, make_job
+from bench.twins import twin_job
 from bench.worker import load_model
 
 
@@ -46,50 +46,47 @@ class Case:
         return {"cells": [cell.identity for cell in self.row.cells], "twin": twin}
 
 
-def make_case(row: Row, matrix: Matrix, config: Config, epochs: int | None = None) -> Case:
-    """The case of a row that has its cells. Raises BenchError where the twin is not trained; the line says how."""
+def make_case(row: Row, matrix: Matrix, config: Config) -> Case:
+    """The case of a row whose weights, and whose twins', are there. Raises BenchError for a damaged card."""
     assert row.job is not None
     data = matrix.data[row.dataset]
-    job = twin_job(row.job, data, config, epochs)
+    job = twin_job(row.job, data, config)
     if job is None:
         return Case(row, data, config, None)
     path = job.checkpoint(config.paths.checkpoints)
-    if not trained(job, config.paths.checkpoints):
-        raise BenchError(
-            f"diagnosing {row.label} takes its undefended twin, and there is no checkpoint of {job.label} on "
-            f"{data.name}: {train_command([job.label], data.name, row.job.seed, epochs)}."
-        )
     weights = str(read_json(card_path(path)).get("weights"))
     source = Source(job.label, job.architecture.name, dict(job.options), str(path), job.seed)
     return Case(row, data, config, (source, weights))
 
 
-def train_command(labels: list[str], dataset: str, seed: int, epochs: int | None) -> str:
-    """What to type to train these models."""
-    more = (f" --train-seed {seed}" if seed else "") + (f" --epochs {epochs}" if epochs is not None else "")
-    return f"run `python -m bench train --models '{','.join(labels)}' --dataset {dataset}{more}`"
+def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
+    """Raise BenchError, with the command that trains them, where a model or a twin has no checkpoint.
 
-
-def twin_job(job: Job, data: Dataset, config: Config, epochs: int | None = None) -> Job | None:
-    """The training job of the model's undefended twin: its extractor with a linear head, by the recipe `standard`.
-
-    A dense monotone layer reads the image through a fully connected one. Other networks have no twin, and
-    neither has a twin.
+    Args:
+        epochs: from the command line, for every recipe.
     """
-    name = _extractor(job)
-    for entry in models:
-        if name and entry.traits.get("twin_of") == name and entry.name != job.architecture.name:
-            return make_job(parse_model(f"{entry.name}+standard"), data, config, job.seed, epochs)
-    return None
+    for row in matrix.rows:
+        if row.job is None:
+            continue
+        data, folder = matrix.data[row.dataset], config.paths.checkpoints
+        own = twin_job(row.job, data, config)
+        twins = {job.digest(): job for job in (*row.twins.values(), *([own] if own else []))}
+        labels = [] if trained(row.job, folder) else [row.label]
+        labels += [_spelled(job, data, config, epochs) for job in twins.values() if not trained(job, folder)]
+        if labels:
+            seed = f" --train-seed {row.job.seed}" if row.job.seed else ""
+            more = f" --epochs {epochs}" if epochs is not None else ""
+            raise BenchError(
+                f"no checkpoint of {', '.join(labels)} on {data.name}, which diagnosing {row.label} takes; run "
+                f"`python -m bench train --models '{','.join(labels)}' --dataset {data.name}{seed}{more}`."
+            )
 
 
-def _extractor(job: Job) -> str:
-    if "twin_of" in job.architecture.traits:
-        return ""
-    chosen = job.options.get("features", "fc" if job.options.get("form") == "dense" else "")
-    if chosen == "auto":
-        return "fc" if job.images.shape[0] == 1 else "resnet20"
-    return str(chosen)
+def _spelled(twin: Job, data: Dataset, config: Config, epochs: int | None) -> str:
+    """The name that trains this very job."""
+    plain = make_job(parse_model(twin.label), data, config, twin.seed, epochs)
+    same = plain.digest() == twin.digest()
+    return twin.label if same else f"{twin.label}+standard[epochs={twin.settings['epochs']}]"
 
 
 def make_context(case: Case, n: int, device: torch.device) -> Context:

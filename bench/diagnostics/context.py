@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from attacks.cascade import bind
 from attacks.contract import Search, run_attack
 from attacks.draws import Draws
+from bench.outcomes import Budget, Counted
 from bench.plan import AttackPlan
 from bench.spaces import Space, in_space
 
@@ -87,6 +88,10 @@ class Context:
         """The images in the protocol's space."""
         return in_space(model or self.model, self.space).enter(self.x)
 
+    @cached_property
+    def classes(self) -> int:
+        return self.logits(self.enter()[:1]).shape[1]
+
     def predict(self, inputs: Tensor, model: nn.Module | None = None, batch: int = 0) -> Tensor:
         """Predictions for inputs of the space, (N,). The protocol's space is the pixels' for all but a control."""
         return self.logits(inputs, model, batch).argmax(1)
@@ -107,6 +112,8 @@ class Context:
     ) -> Tensor:
         """What a search finds for some of the images (all, without `rows`), under the contract, in the space."""
         victim = in_space(model or self.model, self.space)
+        # As in a cell: an attack may ask for the model's views, of which the undefended twin is one.
+        attacked = Counted(victim.model, Budget(), self.classes, self.twin).eval()
         chosen = torch.arange(self.n, device=self.x.device) if rows is None else rows
         found = [self.x[:0]]
         with parametrize.cached():
@@ -115,7 +122,7 @@ class Context:
                 radius = inputs.new_full((len(part),), float(eps))
                 draws = self.draws.of(part.tolist())
                 pixel = self.space == "pixel"
-                found.append(run_attack(search, victim.model, inputs, self.y[part], radius, draws, pixel_space=pixel))
+                found.append(run_attack(search, attacked, inputs, self.y[part], radius, draws, pixel_space=pixel))
         return torch.cat(found)
 
     def broken(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -124,10 +131,20 @@ class Context:
         return right & (self.predict(inputs) != y)
 
     def attacked(self, eps: Fraction) -> Attacked:
-        """The whole protocol at one radius; computed once."""
+        """The whole protocol at one radius; computed once. A nested attack keeps what a smaller radius broke."""
         if eps not in self._known:
-            self._known[eps] = self.strike(self.model, eps)
+            below = [radius for radius in self.radii if radius < eps]
+            nested = all(plan.entry.traits.get("nested") for plan in self.plan(eps))
+            self._known[eps] = self._beyond(below[-1], eps) if below and nested else self.strike(self.model, eps)
         return self._known[eps]
+
+    def _beyond(self, smaller: Fraction, eps: Fraction) -> Attacked:
+        before = self.attacked(smaller)
+        rows = (~before.broken).nonzero().flatten()
+        found = self.strike(self.model, eps, rows)
+        inputs, broken = before.inputs.clone(), before.broken.clone()
+        inputs[rows], broken[rows] = found.inputs, found.broken
+        return Attacked(inputs, broken)
 
     def strike(self, model: nn.Module, eps: Fraction, rows: Tensor | None = None) -> Attacked:
         """The protocol's attacks on a model, later ones on the images that earlier ones left standing."""

@@ -45,7 +45,7 @@ def flatness(context: Context) -> Result:
 def large_eps(context: Context) -> Result:
     """At ε = 1/2 every image can be made grey, at ε = 1 anything: accuracy must be chance, then nothing."""
     rows = torch.arange(min(context.n, LARGE_EXAMPLES), device=context.x.device)
-    chance = 1 / context.logits(context.enter()[:1]).shape[1]
+    chance = 1 / context.classes
     left = {eps: _left(context, eps, rows) for eps in (Fraction(1, 2), Fraction(1))}
     half, one = (
         of_share("large-eps", hits, len(rows), lines, "", "weak attack")

@@ -75,12 +75,12 @@ class Findings:
         return self.folder / f"n{n}" / f"{name}.json"
 
 
-def stored_verdict(row: Row, matrix: Matrix, config: Config, epochs: int | None = None) -> Reading | None:
+def stored_verdict(row: Row, matrix: Matrix, config: Config) -> Reading | None:
     """The reading of a table's row from the store; None: not (wholly) diagnosed at these radii and attacks."""
     if row.job is None or not row.cells:
         return None
     try:
-        results = Findings(make_case(row, matrix, config, epochs)).complete()
+        results = Findings(make_case(row, matrix, config)).complete()
     except BenchError:
         return None
     return read(results) if results else None

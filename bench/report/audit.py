@@ -100,7 +100,10 @@ def render_audits(audits: Sequence[Audit], form: Format, colour: bool = False) -
 
 def _several(shares: Mapping[str, Share], style: Style) -> str:
     """Per attack, its name before its number where there is more than one."""
-    named = [(style.text(label.removesuffix(" (control)")) + " " if len(shares) > 1 else "", s) for label, s in shares.items()]
+    named = [
+        (style.text(label.removesuffix(" (control)")) + " " if len(shares) > 1 else "", s)
+        for label, s in shares.items()
+    ]
     return style.join.join(name + _one(share, style, " ") for name, share in named) or style.text(NONE)
 
 

@@ -51,6 +51,7 @@ class Line:
             another model of the table has one.
         train_seed: None where weights came with the model.
         note: what the label does not say of the training: other epochs than bench.toml's, a reduced data set.
+        verdict: of the diagnostics, on the model under the protocol.
         breakers: by radius, how many examples each stage of a cascade broke first.
         clean_right, right: verdict per example behind `clean`, and behind `robust` at each radius.
     """
@@ -66,6 +67,7 @@ class Line:
     kind: Literal["attack", "certificate"] = "attack"
     train_seed: int | None = None
     note: str = ""
+    verdict: str = ""
     breakers: dict[Fraction, dict[str, int]] = field(default_factory=dict)
     clean_right: Verdicts | None = None
     right: dict[Fraction, Verdicts] = field(default_factory=dict)

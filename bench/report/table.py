@@ -17,7 +17,7 @@ from bench.report.rows import ABSENT, Line, Share
 from bench.report.style import Format, Style, lay_out, rank_mark, style_of
 
 COLUMNS = ["dataset", "model", "train_seed", "note", "kind", "attack", "eps", "accuracy", "low", "high", "n"]
-COLUMNS += ["gain", "p_value", "failure"]
+COLUMNS += ["gain", "p_value", "verdict", "failure"]
 
 
 def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
@@ -30,6 +30,7 @@ def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
     for line in lines:
         head = {"dataset": line.dataset, "model": line.model, "train_seed": line.train_seed, "note": line.note or None}
         head |= {"kind": line.kind if line.attack else None, "attack": line.attack or None}
+        head |= {"verdict": line.verdict or None}
         shares: list[tuple[Fraction | None, Share]] = []
         if line.clean and line.kind == "attack":
             shares.append((None, line.clean))
@@ -60,9 +61,9 @@ def render(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, form: 
     if form == "json":
         return json.dumps(json.loads(long_frame(lines, baseline).to_json(orient="records")), indent=1) + "\n"
     style = style_of(form, colour)
-    header = ["Benchmark", "Model", "Clean", "n", "Attack", *(f"ε = {show_eps(e)}" for e in eps)]
+    header = ["Benchmark", "Model", "Clean", "n", "Attack", *(f"ε = {show_eps(e)}" for e in eps), "Verdict"]
     if form == "latex":
-        header[5:] = [f"$\\epsilon = {show_eps(e)}$" for e in eps]
+        header[5:-1] = [f"$\\epsilon = {show_eps(e)}$" for e in eps]
     return lay_out(header, _body(lines, eps, baseline, style), form)
 
 
@@ -102,7 +103,7 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
             seeds = ", ".join(str(x.train_seed) for x in group if x.train_seed is not None)
             name = f"{here[1]} (seed {seeds})" if seeds and several else here[1]
             state = ABSENT if line.failure == ABSENT else "failed"
-            body.append([head[0], style.text(name), state, "", "", *[style.text("—")] * len(eps)])
+            body.append([head[0], style.text(name), state, "", "", *[style.text("—")] * len(eps), ""])
             continue
         count = max(len(other) for other in groups if (other[0].dataset, label(other[0])) == here)
         clean = number(group, None, lines, "")
@@ -112,7 +113,8 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         cells += [style.text(_n(clean)) if new else "", style.text(line.attack)]
         for radius, found in zip(eps, numbers, strict=True):
             cells.append(_cell(found, count, _rivals(groups, line, radius, lines), style) if found else style.text("—"))
-        body.append(head + cells)
+        verdicts = dict.fromkeys(other.verdict for other in group if other.verdict)
+        body.append([*head, *cells, ", ".join(verdicts) if new else ""])
     return body
 
 

@@ -63,8 +63,8 @@ def half_cut(x: Tensor) -> Tensor:
 
 
 def quantise(x: Tensor) -> Tensor:
-    """To 17 levels: digits have no more, so that nothing else changes."""
-    return (x * 16).round() / 16
+    """To the 256 levels that images have, so that nothing else changes."""
+    return (x * 255).round() / 255
 
 
 PLANTED_IN_GRADIENT: dict[str, tuple[Plant, str]] = {

@@ -1,0 +1,31 @@
+"""The column of a table that says what its numbers are worth."""
+
+from collections.abc import Sequence
+
+from bench.config import Config
+from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
+from bench.plan import Matrix
+from bench.report.rows import Line
+
+
+def add_verdicts(lines: Sequence[Line], matrix: Matrix, config: Config) -> list[str]:
+    """Give every line with numbers its verdict from the store. Returns the readings, a sentence a model."""
+    sentences, undiagnosed = [], []
+    for row in matrix.rows:
+        here = (row.dataset, row.label, None if row.job is None or row.job.pretrained else row.job.seed)
+        own = [line for line in lines if (line.dataset, line.model, line.train_seed) == here and line.clean]
+        if not own:
+            continue
+        reading = stored_verdict(row, matrix, config)
+        for line in own:
+            line.verdict = reading.verdict if reading else NOT_DIAGNOSED
+        if reading:
+            sentences.append(f"Verdict on {row.label} on {row.dataset}: {reading.sentence}")
+        else:
+            undiagnosed.append(row.label)
+    if undiagnosed:
+        sentences.append(
+            f"Not diagnosed: {', '.join(dict.fromkeys(undiagnosed))}. `python -m bench diagnose MODEL` with the same "
+            "--dataset, --protocol, --attacks and --eps tells whether the evaluation is broken."
+        )
+    return sentences

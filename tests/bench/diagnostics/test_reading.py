@@ -1,0 +1,72 @@
+"""Verdicts from intervals, and one reading from many verdicts."""
+
+import json
+from math import comb
+
+import pytest
+
+from bench.diagnostics.reading import read
+from bench.diagnostics.result import Result, Sign, Verdict, of_share, paired_difference
+from bench.diagnostics.thresholds import Lines
+
+
+def result(name: str, verdict: Verdict, sign: Sign | None) -> Result:
+    return Result(name, verdict, "", sign=sign)
+
+
+@pytest.mark.parametrize(
+    ("fired", "verdict"),
+    [
+        (["zero-budget", "gradient", "convergence", "solver"], "artefact"),
+        (["gradient", "convergence", "solver"], "masking"),
+        (["convergence", "solver"], "weak attack"),
+        (["solver", "sandwich"], "non-convergence"),
+        (["sandwich"], "broken claim"),
+        ([], "no sign of failure"),
+    ],
+)
+def test_precedence(fired: list[str], verdict: str) -> None:
+    signs: dict[str, Sign] = {
+        "sandwich": "broken claim",
+        "solver": "non-convergence",
+        "convergence": "weak attack",
+        "gradient": "masking",
+        "zero-budget": "artefact",
+    }
+    reading = read([result(name, "FAIL" if name in fired else "OK", sign) for name, sign in signs.items()])
+    assert reading.verdict == verdict and reading.failed == bool(fired)
+    assert all(f"{name} FAIL" in reading.sentence for name in fired)
+
+
+def test_what_is_no_sign_is_noted_and_no_more() -> None:
+    reading = read([result("lyapunov", "WARN", None), result("canary", "OK", "weak attack")])
+    assert reading.verdict == "no sign of failure" and "noted: lyapunov WARN" in reading.sentence
+    assert not reading.failed
+
+
+def test_the_interval_crosses_the_line_not_the_point() -> None:
+    lines = Lines(warn=0.1, fail=0.2)
+    verdicts = [of_share("x", hits, 100, lines, "", None).verdict for hits in (11, 20, 25, 40)]
+    assert verdicts == ["OK", "WARN", "WARN", "FAIL"]
+    assert of_share("x", 1, 1000, Lines(warn=0.0), "", None).verdict == "WARN", "a line at 0 means any"
+    assert of_share("x", 0, 1000, Lines(warn=0.0), "", None).verdict == "OK"
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.05, 0.05), (0.1, 0.02), (0.0, 0.01)])
+def test_paired_difference_covers(first: float, second: float) -> None:
+    """Coverage summed exactly over the trinomial distribution of discordant pairs."""
+    n, covered = 60, 0.0
+    for lost in range(n + 1):
+        for won in range(n + 1 - lost):
+            low, high = paired_difference(lost, won, n)[1]
+            if low <= first - second <= high:
+                rest = n - lost - won
+                ways = comb(n, lost) * comb(n - lost, won)
+                covered += ways * first**lost * second**won * (1 - first - second) ** rest
+    assert covered > 0.93
+    assert paired_difference(3, 1, n)[0] == pytest.approx(2 / 60)
+
+
+def test_results_survive_json() -> None:
+    found = of_share("x", 3, 10, Lines(fail=0.0), "three of ten", "masking", {"a": 1, "b": "c"})
+    assert Result.from_dict(json.loads(json.dumps(found.as_dict()))) == found
