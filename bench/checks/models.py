@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.certificates import offers_certificate
 from bench.config import Config
 from bench.data.load import as_pixels
 from bench.names import parse_model
@@ -16,6 +17,7 @@ from bench.training.job import make_job
 from bench.training.loop import build_model
 
 IMAGES = 32
+RADII, CORNERS = (0.0, 0.002, 0.01, 0.05, 0.5), 10  # at which certificates are tried, and with how many images each
 
 
 def model_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], str | None]]]:
@@ -36,6 +38,11 @@ def model_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], 
     yield "logits are the same under no_grad (1e-6 of the largest)", lambda: _no_grad(net, x)
     yield "its input gradient exists and is not zero", lambda: _gradient(net, x, y)
     yield "its input gradient agrees with central differences (float64, 1e-3)", lambda: _differences(net, x, y)
+    if offers_certificate(net):
+        yield (
+            "its certificates are bool (N,), shrink with the radius, and no corner of the ball breaks one",
+            (lambda: _certificate(net, x)),
+        )
     yield "it can be trained: a step of its loss gives finite gradients", lambda: _trains(net, x, y)
 
 
@@ -119,6 +126,26 @@ def _differences(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
     if found <= 1e-3:
         return None
     return f"the median relative error is {found:.3g}: part of the gradient is cut, or it is too inexact"
+
+
+@torch.no_grad()
+def _certificate(net: nn.Module, x: Tensor) -> str | None:
+    """At what the model itself predicts, so that an untrained one certifies something too."""
+    y = net(x).argmax(1)
+    generator, before = torch.Generator().manual_seed(0), torch.ones_like(y, dtype=torch.bool)
+    for eps in RADII:
+        proven = net.certify(x, y, eps)  # type: ignore[operator]
+        if not isinstance(proven, Tensor) or proven.shape != y.shape or proven.dtype != torch.bool:
+            return f"certify returned {getattr(proven, 'dtype', type(proven).__name__)}, expected bool {tuple(y.shape)}"
+        if bool((proven & ~before).any()):
+            return f"an image is certified at {eps:.4g} and not within a smaller radius"
+        for _ in range(CORNERS):
+            signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+            broken = proven & (net((x + eps * signs).clamp(0, 1)).argmax(1) != y)
+            if bool(broken.any()):
+                return f"at {eps:.4g} a random corner of the ball breaks {int(broken.sum())} certified images"
+        before = proven
+    return None
 
 
 def _trains(net: nn.Module, x: Tensor, y: Tensor) -> str | None:

@@ -77,7 +77,9 @@ def _caption(lines: Sequence[Line], config: Config, baseline: str, styled: bool)
             f"p < {NOISE}{joint}"
         )
     if any(line.kind == "certificate" for line in lines):
-        parts.append("certificate: right, and proven so for every image of the ball; — for a model that proves nothing")
+        parts.append(
+            "certificate: proven right for every image of the ball; — where nothing is proven, or stored"
+        )
     named = f"train seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return (
         ";\n".join(parts) + f".\nProtocol {config.run.protocol}, attack seed {config.run.seed}, {named}, "

@@ -27,8 +27,11 @@ def recheck(request: Request, strict: Strict = False, form: Form = "terminal") -
     run = request.config.run
     if space_of(protocol[run.protocol]) != "pixel":
         raise BenchError(f"recheck judges images, and protocol '{run.protocol}' attacks normalised tensors.")
+    unable = next((row.failure for row in matrix.rows if row.failure), "")
+    if unable:
+        raise BenchError(unable)
     missing = [row for row in matrix.rows if any(store.missing(c, run.examples, images=True) for c in row.cells)]
-    for row in [*(row for row in matrix.rows if not row.cells), *missing]:
+    for row in [*(row for row in matrix.rows if not row.cells), *missing][:1]:
         raise BenchError(f"no kept images of {row.label} on {row.dataset}; make them with `{_making()}`.")
     make_exact()
     found = []

@@ -19,7 +19,7 @@ from bench.training.job import slug
 
 
 def model_infos(row: Row, store: Store, examples: int) -> dict[Path, dict[str, Any]]:
-    """Paths in RobustBench's layout, `<data set>/Linf/<model>@<ε>.json`, and what goes there.
+    """Paths in RobustBench's layout, `<data set>/Linf/<model>[-seed<n>]@<ε>.json`, and what goes there.
 
     Args:
         examples: the first n test images, 0: all. A radius of which the store lacks every attack is left out.
@@ -28,9 +28,11 @@ def model_infos(row: Row, store: Store, examples: int) -> dict[Path, dict[str, A
     for cell in row.cells:
         if not store.missing(cell, examples):
             by_eps.setdefault(cell.eps, []).append(cell)
+    # Of other training seeds than 0 the name says which.
+    seed = f"-seed{row.job.seed}" if row.job and not row.job.pretrained and row.job.seed else ""
     infos = {}
     for eps, cells in by_eps.items():
-        name = f"{slug(row.label)}@{show_eps(eps).replace('/', '-')}.json"
+        name = f"{slug(row.label)}{seed}@{show_eps(eps).replace('/', '-')}.json"
         infos[Path(row.dataset) / "Linf" / name] = _info(row, cells, store, examples)
     return infos
 

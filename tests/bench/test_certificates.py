@@ -141,3 +141,11 @@ def test_a_control_shows_no_certificates(tmp_path: Path, inside: Inside) -> None
     (tmp_path / "exact.py").write_text(EXACT)
     options = ("--eps", "2", "--epochs", "1", "--examples", "10", "--plugin", "exact.py", "--models", "exact-linear")
     assert "certificate" not in inside(tmp_path, "run", *options, "--protocol", "paper-normalized").stdout
+
+
+@pytest.mark.parametrize(("source", "name", "holds"), [(EXACT, "exact-linear", True), (LIAR, "liar", False)])
+def test_check_tries_certificates(source: str, name: str, holds: bool, tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    done = inside(tmp_path, "check", name, "--plugin", "mine.py", code=0 if holds else 2)
+    (line,) = (line for line in done.stdout.splitlines() if "its certificates are" in line)
+    assert line.startswith("ok" if holds else "FAIL") and holds == ("not within a smaller radius" not in line)

@@ -63,6 +63,15 @@ def test_only_autoattack_on_the_whole_test_set_is_called_so(
     assert exported(tmp_path)["fc-linear@8-255.json"]["autoattack_acc"] is None
 
 
+def test_every_training_seed_has_its_file(tmp_path: Path, inside: Inside) -> None:
+    options = (*QUICK, "--examples", "50", "--eps", "8", "--attacks", "ifgsm", "--seeds", "0,1")
+    inside(tmp_path, "run", *options)
+    inside(tmp_path, "export", "robustbench", *options)
+    infos = exported(tmp_path)
+    assert set(infos) == {"fc-linear@8-255.json", "fc-linear-seed1@8-255.json"}
+    assert [info["bench"]["train_seed"] for _, info in sorted(infos.items())] == [1, 0]
+
+
 def test_what_the_store_lacks_is_told(tmp_path: Path, inside: Inside) -> None:
     inside(tmp_path, "run", *QUICK, "--examples", "100")
     options = (*QUICK, "--examples", "100", "--models", "fc-linear,deq")
