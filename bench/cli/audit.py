@@ -78,8 +78,8 @@ def audit(
     if format in ("terminal", "markdown"):
         typer.echo(
             "\nPer cent of the first n test images that are right, clean and under attack (L∞), with 95 % Wilson "
-            "interval. Paper printed:\nas published. Worst case: broken by any search of protocol adaptive at this radius "
-            "or a smaller one of this command.\nVerdict: the reading of `bench diagnose` under the paper's protocol."
+            "interval.\nPaper printed: as published. Worst case: broken by any search of protocol adaptive at this "
+            "radius or a smaller\none of this command. Verdict: what `bench diagnose` reads under the paper's protocol."
         )
     if failures:
         raise BenchError(" | ".join(dict.fromkeys(failures)))
