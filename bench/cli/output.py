@@ -77,9 +77,7 @@ def _caption(lines: Sequence[Line], config: Config, baseline: str, styled: bool)
             f"p < {NOISE}{joint}"
         )
     if any(line.kind == "certificate" for line in lines):
-        parts.append(
-            "certificate: proven right for every image of the ball; — where nothing is proven, or stored"
-        )
+        parts.append("certificate: proven right for every image of the ball; — where nothing is proven, or stored")
     named = f"train seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return (
         ";\n".join(parts) + f".\nProtocol {config.run.protocol}, attack seed {config.run.seed}, {named}, "
