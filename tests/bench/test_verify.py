@@ -22,7 +22,7 @@ DECAY, EQUILIBRIUM = "∇V·F̂ ≤ −αV", "z* is an equilibrium of F̂"
 class Swapped(Lyapunov):
     """Eq. 8 with its cases as printed: project where φ ≤ 0."""
 
-    def project(self, field: Tensor, z: Tensor, alpha: float) -> Tensor:
+    def project(self, field: Tensor, z: Tensor, alpha: float, detached: bool = False) -> Tensor:
         value, gradient = self.value_and_gradient(z)
         phi = (gradient * field).sum(1) + alpha * value
         changed = field - (phi / gradient.square().sum(1).clamp_min(1e-30))[:, None] * gradient
