@@ -128,8 +128,8 @@ def _tail(errors: Tensor) -> Result:
     low, high = (float(errors.quantile(1 - rank)) for rank in reversed(ranks))
     tail = float(errors.quantile(1 - GRADIENT_TAIL))
     sentence = (
-        f"Its directional derivative is within {percent(tail)} of central differences in float64 on 95 % of the images"
-        + (": it is not the derivative of what is evaluated." if verdict == "WARN" else ".")
+        f"On 95 % of the images its directional derivative is within {tail:.1g} (relative) of central differences"
+        + (" in float64: it is not the derivative of what is evaluated." if verdict == "WARN" else " in float64.")
     )
     evidence: Evidence = {
         "median error of the derivative": float(errors.median()),

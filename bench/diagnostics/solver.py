@@ -1,5 +1,7 @@
 """Whether predictions depend on how the model is computed: the solver, the batch, the precision, the call."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,13 @@ def solver(context: Context) -> Result:
         sentence = f"{hits} of {context.n} adversarial predictions change with {label}."
         results.append(of_share("solver", hits, context.n, SOLVER, sentence, "non-convergence", evidence))
     results += _residuals(context, inputs, evidence)
-    return max(results, key=lambda result: (result.verdict == "FAIL", result.fired, result.value or 0))
+    worst = max(results, key=lambda result: (result.verdict == "FAIL", result.fired, result.value or 0))
+    if worst.fired:
+        return worst
+    tried = ", ".join(name.removeprefix("changed: ") for name in evidence if name.startswith("changed: "))
+    return replace(
+        worst, sentence=f"At most {percent(worst.value or 0)} of adversarial predictions change with {tried}."
+    )
 
 
 def _changes(context: Context, inputs: Tensor, before: Tensor) -> dict[str, Tensor]:

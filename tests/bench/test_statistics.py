@@ -99,7 +99,7 @@ def test_csv_and_json_hold_every_number() -> None:
 
 def test_latex_is_booktabs() -> None:
     text = render(lines(), EPS, "deq", "latex")
-    assert text.count(r"\\") == 1 + 4 and r"\toprule" in text and text.count("&") == 6 * 5
+    assert text.count(r"\\") == 1 + 4 and r"\toprule" in text and text.count("&") == 7 * 5
     assert r"\textbf{90.00}" in text and r"\underline{85.00 (-5.00)}" in text
 
 
