@@ -30,7 +30,7 @@ def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
     for line in lines:
         head = {"dataset": line.dataset, "model": line.model, "train_seed": line.train_seed, "note": line.note or None}
         head |= {"kind": line.kind if line.attack else None, "attack": line.attack or None}
-        head |= {"verdict": line.verdict or None}
+        head["verdict"] = line.verdict or None
         shares: list[tuple[Fraction | None, Share]] = []
         if line.clean and line.kind == "attack":
             shares.append((None, line.clean))
