@@ -46,7 +46,8 @@ def make_series(held: Sequence[Held], examples: int) -> list[Series]:
         examples: the first n test images, cells with fewer are left out; 0: all that each cell holds.
     """
     found: dict[tuple[str, ...], Series] = {}
-    for one in held:
+    # Of one radius under several chains of smaller ones, the longest chain has broken most and comes last.
+    for one in sorted(held, key=lambda one: len(one.cell.identity.get("chain", ()))):
         cell = one.cell
         if examples > cell.examples:
             continue

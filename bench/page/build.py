@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 from importlib.resources import files
 from typing import Any
 
@@ -39,9 +40,17 @@ def build_page(data: dict[str, Any], title: str = "Adversarial robustness of dee
 
 
 def as_script_data(data: Any) -> str:
-    """JSON that cannot end the script element it stands in, whatever its strings hold."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    """JSON that cannot end the script element it stands in, whatever its strings hold; NaN and infinities are null."""
+    text = json.dumps(_finite(data), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _trusted(text: str) -> Any:

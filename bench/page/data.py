@@ -119,13 +119,23 @@ def _rows(
 
 
 def _beside(found: Evidence, shelf: _Shelf) -> dict[str, Any]:
-    diagnosis = found.diagnosis
-    verdict = {"name": diagnosis.verdict, "level": diagnosis.level, "results": diagnosis.results} if diagnosis else None
     return {
         "worst": _share(found.worst),
         "certified": _share(found.certified),
-        "verdict": verdict,
+        "verdict": _verdict(found.diagnosis),
         "behind": [{"what": what, "cell": shelf.place(one)} for what, one in found.cells],
+    }
+
+
+def _verdict(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
+    if diagnosis is None:
+        return None
+    partly = "" if diagnosis.whole else f" Only {len(diagnosis.results)} diagnostics of the suite were run."
+    return {
+        "name": diagnosis.reading.verdict,
+        "level": diagnosis.level,
+        "sentence": diagnosis.reading.sentence + partly,
+        "results": [result.as_dict() for result in diagnosis.results],
     }
 
 

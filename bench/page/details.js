@@ -33,7 +33,7 @@ function verdict(row) {
     const span = Array.isArray(result.interval) ? ` 95 % interval [${result.interval.map((x) => Number(x).toPrecision(3)).join(", ")}].` : "";
     return element("li", {}, level, element("b", {}, String(result.name)), `: ${result.sentence}${value}${span}`);
   });
-  return [head, element("p", {}, `${row.verdict.name} (gravest: ${row.verdict.level}). Evidence, not a certificate.`), element("ul", {}, ...items)];
+  return [head, element("p", {}, `${row.verdict.sentence} Gravest verdict: ${row.verdict.level}. Evidence, not a certificate.`), element("ul", {}, ...items)];
 }
 
 function cellBlock(what, index) {

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.diagnostics.reading import Reading, read
+from bench.diagnostics.result import Result
+from bench.diagnostics.suite import SUITE
 from bench.errors import BenchError
 from bench.figures.series import worst_cases
 from bench.files import read_json
@@ -19,9 +22,6 @@ from bench.report.rows import Share
 from bench.training.job import canonical
 
 ADAPTIVE = "adaptive"  # the protocol whose cells make the worst case
-# In order of precedence: what a fired diagnostic is a sign of.
-SIGNS = ("artefact", "masking", "weak attack", "non-convergence", "broken claim")
-CLEAR = "no sign of failure"
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,19 @@ class Diagnosis:
     """The diagnostics of one model under one protocol, on the most images there are.
 
     Attributes:
-        verdict: the sign that takes precedence, or that there is none.
+        reading: all of them read together.
         level: the gravest verdict of all: FAIL, WARN or OK.
-        results: name, verdict, sentence, value, n, interval, … of each.
+        results: in the suite's order.
+        whole: whether every diagnostic of the suite is among them.
     """
 
     model: str
     data: str
     protocol: str
-    verdict: str
+    reading: Reading
     level: str
-    results: list[dict[str, Any]]
+    results: list[Result]
+    whole: bool
 
 
 @dataclass
@@ -82,32 +84,35 @@ def certified_share(held: Held) -> Share:
 
 
 def diagnoses(folder: Path) -> tuple[list[Diagnosis], list[str]]:
-    """Stored findings, `diagnostics/<data set>/<model>/<case>/n<N>/<name>.json`; and a line for what cannot be read."""
+    """Stored findings, `diagnostics/<data set>/<model>/<case>/n<N>/<name>.json`; and a line for what cannot be read.
+
+    Of several cases of a model under a protocol, such as other radii, the one with the most diagnostics comes first.
+    """
     found, problems = [], []
     for case in sorted(folder.glob("diagnostics/*/*/*")):
         counts = sorted((int(n.name[1:]), n) for n in case.glob("n*") if n.name[1:].isdecimal())
-        if not counts:
-            continue
         try:
-            found.append(_diagnosis([read_json(path) for path in sorted(counts[-1][1].glob("*.json"))]))
+            found += [_diagnosis([read_json(path) for path in sorted(n.glob("*.json"))]) for _, n in counts[-1:]]
         except (BenchError, KeyError, IndexError, TypeError) as error:
             problems.append(f"{case}: {error}")
-    return found, problems
+    return sorted(found, key=lambda diagnosis: -len(diagnosis.results)), problems
 
 
 def _diagnosis(contents: Sequence[Mapping[str, Any]]) -> Diagnosis:
+    """Raises KeyError, IndexError or TypeError for content of another form."""
     identity = contents[0]["identity"]["cells"][0]
-    results = [dict(content["result"]) for content in contents]
-    fired = [result for result in results if result["verdict"] in ("WARN", "FAIL")]
-    signs = {result.get("sign") for result in fired}
-    levels = {result["verdict"] for result in results}
+    by_name = {content["result"]["name"]: content for content in contents}
+    current = [by_name[d.name] for d in SUITE.values() if by_name.get(d.name, {}).get("version") == d.version]
+    results = [Result.from_dict(content["result"]) for content in current]
+    levels = {result.verdict for result in results}
     return Diagnosis(
         model=canonical(identity["model"]),
         data=canonical(identity["data"]),
         protocol=str(identity["protocol"]["name"]),
-        verdict=next((sign for sign in SIGNS if sign in signs), CLEAR),
-        level=next((level for level in ("FAIL", "WARN") if level in levels), "OK"),
+        reading=read(results),
+        level="FAIL" if "FAIL" in levels else "WARN" if "WARN" in levels else "OK",
         results=results,
+        whole=len(results) == len(SUITE),
     )
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.cells import Cell, Source
+from bench.certificates import CERTIFICATE
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.outcomes import Outcomes
 from bench.registry import attack, protocol
 from bench.spaces import space_of
 from bench.store import Store
-
-CERTIFICATE = "certificate"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Held:
     @property
     def certificate(self) -> bool:
         """Whether it holds the model's own proofs, and nothing attacks."""
-        return self.cell.attack == CERTIFICATE
+        return self.cell.certificate
 
 
 def inventory(store: Store) -> tuple[list[Held], list[str]]:
@@ -81,6 +80,7 @@ def _held(folder: Path, store: Store) -> Held:
         seed=int(identity["seed"]),
         batch=int(identity["engine"]["batch"]),
         identity=identity,
+        certificate=identity["attack"]["name"] == CERTIFICATE,
     )
     return Held(cell, manifest, store)
 

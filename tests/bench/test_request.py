@@ -15,7 +15,9 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 @pytest.mark.parametrize("name", ["run", "table", "export", "recheck", "train"])
 def test_commands_on_a_matrix_take_the_same_options(name: str) -> None:
     found = {parameter.name: parameter for parameter in COMMANDS[name].params}
-    expected = set(_OPTIONS) - (set() if name in ("run", "table") else _OF_RUNS) - (_OF_CELLS if name == "train" else set())
+    expected = (
+        set(_OPTIONS) - (set() if name in ("run", "table") else _OF_RUNS) - (_OF_CELLS if name == "train" else set())
+    )
     assert expected <= set(found) and not (set(_OPTIONS) - expected) & set(found)
     reference = {parameter.name: parameter for parameter in COMMANDS["run"].params}
     assert all(found[option].opts == reference[option].opts for option in expected)

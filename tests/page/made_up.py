@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.diagnostics.result import Result, Sign, Verdict
+from bench.diagnostics.suite import SUITE
 from bench.files import write_json
 from bench.store import Store
 from tests.report.stored import WRONG, N, store_cell
@@ -29,13 +31,13 @@ def made_up_store(folder: Path) -> Store:
         proven = np.arange(N) < 200 - 60 * number
         store_cell(store, "certificate", eps, standing(N), dataset="mnist", protocol="certificate", certified=proven)
         store_cell(store, "pgd", eps, standing(100 - 30 * number), label=HOSTILE, weights="b")
-    results = [
+    results: list[tuple[str, Verdict, Sign | None, str]] = [
         ("gradient", "WARN", "masking", f"Some gradients are zero. {HOSTILE}"),
         ("noise", "OK", None, "Noise breaks nothing that the attack does not."),
     ]
     for name, verdict, sign, sentence in results:
-        result = {"name": name, "verdict": verdict, "sign": sign, "sentence": sentence, "value": 0.02, "n": 100}
-        content = {"identity": {"cells": [identity]}, "result": {**result, "interval": [0.01, 0.05], "evidence": {}}}
+        result = Result(name, verdict, sentence, 0.02, 0.01, 100, (0.01, 0.05), sign)
+        content = {"identity": {"cells": [identity]}, "version": SUITE[name].version, "result": result.as_dict()}
         write_json(folder / f"diagnostics/mnist/deq/paper-0/n100/{name}.json", content)
     return store
 

@@ -49,9 +49,19 @@ def test_what_stands_beside_a_number(data: dict[str, Any]) -> None:
     assert pgd["worst"]["percent"] == pytest.approx(100 * 180 / N, abs=1e-3)
     assert pgd["certified"]["percent"] == pytest.approx(100 * 140 / N, abs=1e-3)
     assert (pgd["verdict"]["name"], pgd["verdict"]["level"], len(pgd["verdict"]["results"])) == ("masking", "WARN", 2)
+    assert "masking" in pgd["verdict"]["sentence"] and "Only 2 diagnostics" in pgd["verdict"]["sentence"]
     assert [one["what"] for one in pgd["behind"]] == ["worst case", "worst case", "certified"]
     for index in (pgd["cell"], *(one["cell"] for one in pgd["behind"])):
         assert data["cells"][index]["key"]["schema"] == 1 and data["cells"][index]["manifest"]["shards"] == 2
+
+
+def test_findings_of_another_version_count_as_none(tmp_path: Path) -> None:
+    store = made_up_store(tmp_path)
+    path = next(tmp_path.glob("diagnostics/*/*/*/*/gradient.json"))
+    path.write_text(path.read_text().replace('"version": ', '"version": 9'))
+    pgd = row(page_data(store, Path("nowhere")), "mnist", "PGD", 4.0)
+    assert [result["name"] for result in pgd["verdict"]["results"]] == ["noise"]
+    assert pgd["verdict"]["name"] == "no sign of failure"
 
 
 def test_what_was_not_evaluated_is_none(data: dict[str, Any]) -> None:
@@ -90,7 +100,7 @@ def test_nothing_of_the_store_is_markup(data: dict[str, Any]) -> None:
     assert tags.count("script") == 2 and "img" not in tags
     assert not any(name.startswith("on") or name == "style" for _, attributes in elements.found for name in attributes)
     block = elements.inside["script"][0]
-    assert not set("<>&") & set(block) and json.loads(block) == data
+    assert not set("<>&") & set(block) and json.loads(block) == json.loads(json.dumps(data))
 
 
 def test_only_our_own_script_may_run_and_nothing_be_fetched(data: dict[str, Any]) -> None:
@@ -112,6 +122,11 @@ def test_only_our_own_script_may_run_and_nothing_be_fetched(data: dict[str, Any]
 def test_script_data_survives_and_stays_inside(text: str) -> None:
     written = as_script_data({"x": text})
     assert json.loads(written) == {"x": text} and not set("<>&\u2028") & set(written)
+
+
+def test_what_is_no_number_is_null() -> None:
+    written = as_script_data({"x": [float("nan"), {"y": float("-inf")}, 1.5, (2,)]})
+    assert json.loads(written) == {"x": [None, {"y": None}, 1.5, [2]]}
 
 
 def test_a_damaged_shard_is_told_and_the_others_shown(tmp_path: Path) -> None:

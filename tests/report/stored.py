@@ -34,13 +34,15 @@ def store_cell(
     """
     planned = protocols[protocol].target(eps) if protocol in protocols else {}
     options = planned.get(attack, {})
+    model = {"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}
     identity = cell_identity(
-        model={"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}, dataset=dataset,
-        test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack, attack_implementation="1",
-        attack_options=options, eps=eps, seed=0, device="cpu", batch=250,
+        model=model, dataset=dataset, test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack,
+        attack_implementation="1", attack_options=options, eps=eps, seed=0, device="cpu", batch=250,
     )  # fmt: skip
     source = Source(label, "deq", {}, "", 0)
-    cell = Cell(source, dataset, N, protocol, attack, attack, options, eps, 0, 250, identity)
+    cell = Cell(
+        source, dataset, N, protocol, attack, attack, options, eps, 0, 250, identity, certificate=certified is not None
+    )
     clean = np.ones(N, np.int32)
     clean[-WRONG:] = 0
     for shard in cell.shards(0):
