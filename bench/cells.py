@@ -120,7 +120,7 @@ def cell_identity(
         "seed": seed,
         "dtype": "float32",
         "device": device,
-        "engine": {"name": "reference", "version": 1, "batch": batch},
+        "engine": {"name": "reference", "version": 2, "batch": batch},
         **({} if twin is None else {"twin": twin}),
         **({} if chain is None else {"chain": chain}),
     }

@@ -1,5 +1,6 @@
 """The implicit layer of the paper's Eq. 11, with its Jacobian in closed form."""
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -35,6 +36,54 @@ class ImplicitCell(nn.Module):
         left = (pre > 0) * _affine(self.outer_bn)[0]
         right = (a > 0) * inner_scale
         return left[:, :, None] * ((self.outer.weight * right[:, None, :]) @ self.inner.weight)
+
+    @torch.no_grad()
+    def folded(self) -> "Folded":
+        """f in eval mode for solvers, which call it many times; equal to `forward` but for rounding."""
+        (inner_scale, inner_shift), (scale, shift) = _affine(self.inner_bn), _affine(self.outer_bn)
+        return Folded(
+            inner=self.inner.weight,
+            bias=self.inner.bias,
+            outer=self.outer.weight * inner_scale,
+            offset=torch.addmv(self.outer.bias, self.outer.weight, inner_shift),
+            scale=scale,
+            shift=shift,
+        )
+
+
+@dataclass(frozen=True)
+class Folded:
+    """f(z, h) = s ⊙ ReLU(c + V₂ ReLU(W₁ z + b₁)) + t: Eq. 11 with normalisations folded away, c = `inject(h)`.
+
+    Attributes:
+        inner, outer: W₁ and V₂, (n, n).
+        bias, offset, scale, shift: b₁, c − h, s and t, (n,).
+    """
+
+    inner: Tensor
+    bias: Tensor
+    outer: Tensor
+    offset: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def inject(self, h: Tensor) -> Tensor:
+        """c, (N, n), from h."""
+        return h + self.offset
+
+    def __call__(self, z: Tensor, c: Tensor) -> Tensor:
+        hidden = torch.addmm(self.bias, z, self.inner.mT).relu_()
+        return torch.addcmul(self.shift, torch.addmm(c, hidden, self.outer.mT).relu_(), self.scale)
+
+    def slopes(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """l and r, (N, n) each, of the Jacobian ∂f/∂z = diag(l) V₂ diag(r) W₁."""
+        a = torch.addmm(self.bias, z, self.inner.mT)
+        right = (a > 0).to(a.dtype)
+        return (torch.addmm(c, a.relu_(), self.outer.mT) > 0) * self.scale, right
+
+    def adjoint(self, u: Tensor, left: Tensor, right: Tensor, g: Tensor) -> Tensor:
+        """(∂f/∂z)ᵀu + g, (N, n), at the slopes l and r."""
+        return torch.addmm(g, ((left * u) @ self.outer).mul_(right), self.inner)
 
 
 def _batch_norm(bn: nn.BatchNorm1d, x: Tensor, track: bool) -> Tensor:

@@ -11,7 +11,7 @@ from bench.registry import model
 from models.enclosure import enclose, interval_cell
 from models.equilibrium.gradient import Cell, GradientName, attach
 from models.equilibrium.layer import FallbackName
-from models.equilibrium.methods import make_method
+from models.equilibrium.methods import MethodName, make_method
 from models.equilibrium.options import EVAL_OPTIONS, SolverOptions
 from models.equilibrium.solve import Solution, solve
 from models.images import Classifier, Images
@@ -34,6 +34,7 @@ class MonDEQOptions(SolverOptions):
     width: int = 0
     m: float = 0.5
     rescale: bool = False
+    solver: MethodName = "anderson"
     max_iter: int = 50
     fallback: FallbackName = "none"
     gradient: GradientName = "implicit"

@@ -7,19 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from models.counting import count
-from models.equilibrium.gradient import Cell, GradientName, attach
-from models.equilibrium.methods import MethodName, make_method
+from models.equilibrium.accelerated import accelerate
+from models.equilibrium.gradient import Cell, Foldable, GradientName, attach
+from models.equilibrium.methods import SolverName, make_method
 from models.equilibrium.solve import Solution, solve, solve_together
 from models.precision import full_precision
 
 FallbackName = Literal["none", "newton"]
+PERIOD = 3  # steps of the solver `alternating` between extrapolations
 
 
 @dataclass(frozen=True)
 class Solver:
-    """Settings of one solve and its gradient; see `solve`, `make_method` and `attach`."""
+    """Settings of one solve and its gradient; see `solve`, `accelerate`, `make_method` and `attach`."""
 
-    method: MethodName
+    method: SolverName
     memory: int
     beta: float
     max_iter: int
@@ -63,23 +65,39 @@ class Equilibrium(nn.Module):
 
     def solve(self, h: Tensor) -> Solution:
         """The fixed point for h, detached, with its residual and iteration count per sample."""
-        settings = self.settings[self.training]
-        h = h.detach()
-        z0 = torch.zeros_like(h)
-        jacobian = None if self.training else self._cell.jacobian
-        method = make_method(settings.method, memory=settings.memory, beta=settings.beta, jacobian=jacobian)
+        settings, h = self.settings[self.training], h.detach()
         if self.training:
-
-            def coupled(z: Tensor) -> Tensor:
-                count(f_evaluations=len(z))
-                return self._cell(z, h)
-
-            return solve_together(coupled, z0, method, tol=settings.tol, max_iter=settings.max_iter)
-        solution = solve(self._cell, z0, h, method, tol=settings.tol, max_iter=settings.max_iter)
+            return self._together(h, settings)
+        solution = self._apart(h, settings)
         failed = (solution.residual >= settings.tol).nonzero()[:, 0]
         if settings.fallback == "none" or not len(failed):
             return solution
         return self._retry(solution, failed, h, settings)
+
+    def _together(self, h: Tensor, settings: Solver) -> Solution:
+        def coupled(z: Tensor) -> Tensor:
+            count(f_evaluations=len(z))
+            return self._cell(z, h)
+
+        method = make_method(settings.method, memory=settings.memory, beta=settings.beta, jacobian=None)
+        return solve_together(coupled, torch.zeros_like(h), method, tol=settings.tol, max_iter=settings.max_iter)
+
+    def _apart(self, h: Tensor, settings: Solver) -> Solution:
+        cell, z0 = self._cell, torch.zeros_like(h)
+        if settings.method == "alternating":
+            folded = cell.folded() if isinstance(cell, Foldable) else None
+            return accelerate(
+                folded or cell,
+                z0,
+                (folded.inject(h) if folded else h,),
+                memory=settings.memory,
+                period=PERIOD,
+                beta=settings.beta,
+                tol=settings.tol,
+                max_iter=settings.max_iter,
+            )
+        method = make_method(settings.method, memory=settings.memory, beta=settings.beta, jacobian=cell.jacobian)
+        return solve(cell, z0, h, method, tol=settings.tol, max_iter=settings.max_iter)
 
     def _retry(self, first: Solution, rows: Tensor, h: Tensor, settings: Solver) -> Solution:
         """Newton from zero for the samples that did not converge; the better of the two answers counts."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.equilibrium.solve import Method
 
 MethodName = Literal["anderson", "broyden", "fixed-point", "newton"]
+SolverName = Literal["alternating", "anderson", "broyden", "fixed-point", "newton"]
 Jacobian = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -125,15 +126,20 @@ class Newton:
             self.norm, self.length = self.norm[rows], self.length[rows]
 
 
-def make_method(name: MethodName, *, memory: int, beta: float, jacobian: Jacobian | None) -> Method:
+def make_method(name: SolverName, *, memory: int, beta: float, jacobian: Jacobian | None) -> Method:
     """A fresh method object.
 
     Args:
         name: which method.
         memory: Anderson's m ≥ 1, differences kept.
         beta: Anderson's mixing weight in (0, 1].
-        jacobian: (z, h) -> (N, n, n); Newton needs it. Raises ValueError without.
+        jacobian: (z, h) -> (N, n, n); Newton needs it.
+
+    Raises:
+        ValueError: newton without a Jacobian; alternating, which is no step but a loop (`accelerate`).
     """
+    if name == "alternating":
+        raise ValueError("alternating solves each sample on its own, in evaluation alone")
     if name == "anderson":
         return Anderson(memory, beta)
     if name == "broyden":

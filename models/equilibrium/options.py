@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from models.equilibrium.gradient import GradientName
 from models.equilibrium.layer import FallbackName, Solver
-from models.equilibrium.methods import MethodName
+from models.equilibrium.methods import MethodName, SolverName
 
 # These leave trained weights as they are: changing one never trains anew.
 EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "fallback", "gradient", "gradient_tol", "gradient_steps"})
@@ -14,7 +14,7 @@ EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "fallback", "gradient", "
 class SolverOptions:
     """Settings in evaluation, and `train_` ones in training; each is documented in bench.toml under [options.deq]."""
 
-    solver: MethodName = "anderson"
+    solver: SolverName = "alternating"
     memory: int = 5
     beta: float = 1.0
     max_iter: int = 30
