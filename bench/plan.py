@@ -18,6 +18,7 @@ from bench.names import parse_model, parse_spec, unique
 from bench.registry import Entry, attack, protocol
 from bench.spaces import space_of
 from bench.training.checkpoint import card_path, read_card, weights_hash
+from bench.training.chosen import differences, longest_trained, training_note
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
 from bench.twins import twin_job
@@ -63,13 +64,15 @@ class Matrix:
     eps: list[Fraction]
 
 
-def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) -> Matrix:
+def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str], *, as_named: bool = False) -> Matrix:
     """Check and resolve every name before anything is computed.
 
     Args:
         epochs: from the command line, for every recipe.
         plugin_failures: where a plugin failed to import, a model that is missing for it becomes a
             row that says so, and the others run.
+        as_named: never take another checkpoint than the one named. Otherwise a model whose own has not been trained,
+            and of whose training neither name nor `epochs` says anything, is the one that its recipe trained longest.
 
     Raises:
         BenchError: unknown names, bad radii, missing data.
@@ -85,7 +88,7 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str]) 
         row
         for name in data
         for text in unique(run.models)
-        for row in _rows(text, data[name], config, attacks, epochs, plugin_failures)
+        for row in _rows(text, data[name], config, attacks, epochs, plugin_failures, as_named)
     ]
     return Matrix(data, rows, attacks, eps)
 
@@ -97,6 +100,7 @@ def _rows(
     attacks: list[AttackPlan],
     epochs: int | None,
     plugin_failures: list[str],
+    as_named: bool,
 ) -> list[Row]:
     """One row per training seed; one alone of a model that comes with its weights."""
     rows = []
@@ -112,12 +116,15 @@ def _rows(
             row.failure = f"{error} ({plugin_failures[0]})"
             break
         row.label = str(spec)
+        free = not as_named and epochs is None and not (spec.recipe and spec.recipe.options)
+        if free and not trained(row.job, config.paths.checkpoints):
+            row.job = longest_trained(row.job, config.paths.checkpoints)
         row.twins = _twins(row.job, attacks, data, config)
         if row.job.pretrained:
             break
-        usual = make_job(spec, data, config, seed).settings["epochs"]
-        if (asked := row.job.settings["epochs"]) != usual:
-            row.note = f"{asked} epoch{'s' if asked != 1 else ''}"
+        usual = make_job(spec, data, config, seed)
+        if (had := row.job.settings["epochs"]) != usual.settings["epochs"] or differences(usual, row.job):
+            row.note = training_note(usual, row.job) if free else f"{had} epoch{'s' if had != 1 else ''}"
     return rows
 
 

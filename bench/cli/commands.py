@@ -58,7 +58,7 @@ def train(request: Request) -> None:
     from bench.run import train_missing
 
     config = request.config
-    matrix = plan_matrix(config, request.epochs, request.failures)
+    matrix = plan_matrix(config, request.epochs, request.failures, as_named=True)
     train_missing(matrix, config, pick_device(config.run.device), allowed=True, debug=debugging)
     print_cards(matrix, config)
     _fail([row.failure for row in matrix.rows if row.failure], request.failures)
