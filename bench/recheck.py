@@ -8,7 +8,7 @@ the attack's own contract.
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.nn.utils import parametrize
 from attacks.contract import TOLERANCE
 from bench.cells import Cell
 from bench.data.load import Dataset
+from bench.diagnostics.result import Verdict, verdict_of
+from bench.diagnostics.thresholds import SOLVER
 from bench.errors import BenchError
 from bench.kept_images import read_images
 from bench.outcomes import Outcomes
@@ -27,11 +29,8 @@ from bench.statistics import wilson
 from bench.store import Store
 from bench.worker import load_model
 
-WARN, FAIL = 0.005, 0.02  # share of changed verdicts; the interval must lie above
 TIGHTER = 100
 _SOLVERS = ("broyden", "anderson", "fixed-point")
-
-State = Literal["OK", "WARN", "FAIL"]
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,10 @@ class Finding:
         return wilson(self.changed, self.n)
 
     @property
-    def state(self) -> State:
+    def state(self) -> Verdict:
         if self.strict:  # a bound that must hold for every image
             return "FAIL" if self.changed else "OK"
-        low = self.interval[0]
-        return "FAIL" if low > FAIL else "WARN" if low > WARN else "OK"
+        return verdict_of(self.interval, SOLVER)[0]
 
 
 def variants(cell: Cell) -> list[Variant]:

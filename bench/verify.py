@@ -10,10 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bench.diagnostics.thresholds import EQUILIBRIUM_TOLERANCE, LYAPUNOV_TOLERANCE
 from models.lyapunov import Lyapunov
 
-SLACK = 1e-5  # of ‖∇V‖‖F̂‖ + αV, within which ∇V·F̂ ≤ −αV counts as true
-EQUILIBRIUM = 1e-3  # of ‖z*‖, within which F̂(z*) counts as 0
 ROUNDING = 1e-9  # relative, in float64
 SAMPLES = 2000
 
@@ -162,7 +161,7 @@ def _convex(lyapunov: Lyapunov, states: Tensor, points: Tensor, generator: torch
 def _decay(lyapunov: Lyapunov, alpha: float, z: Tensor, field: Tensor, where: str) -> Claim:
     value, gradient = lyapunov.value_and_gradient(z)
     stable = lyapunov.project(field, z, alpha)
-    slack = SLACK * (gradient.norm(dim=1) * stable.norm(dim=1) + alpha * value)
+    slack = LYAPUNOV_TOLERANCE * (gradient.norm(dim=1) * stable.norm(dim=1) + alpha * value)
     # A V below 0 is a claim of its own, and must not turn the slack against this one.
     return _claim("∇V·F̂ ≤ −αV", where, (gradient * stable).sum(1) + alpha * value, slack.clamp_min(0))
 
@@ -176,7 +175,7 @@ def _equilibrium(lyapunov: Lyapunov, alpha: float, part: States, where: str) -> 
     below = lyapunov.icnn(torch.zeros_like(part.z[:1])) - lyapunov.icnn(part.z)
     rescaled = int((below >= 0).sum())
     claims = [
-        _claim("z* is an equilibrium of F̂", where, stable, EQUILIBRIUM * size, "needed"),
+        _claim("z* is an equilibrium of F̂", where, stable, EQUILIBRIUM_TOLERANCE * size, "needed"),
         Claim("g(z*) > g(0), else F̂(z*) = −αz*/2", where, len(below), rescaled, max(float(below.max()), 0.0), "needed"),
         _claim("all eigenvalues of J − I have real part < 0", where, largest, level="needed"),
     ]

@@ -8,12 +8,13 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.cells import Cell
+from bench.diagnostics.thresholds import SOLVER
 from bench.epsilon import show_eps
-from bench.recheck import FAIL, WARN, Finding
+from bench.recheck import Finding
 
 NOTE = (
     f"Changed: verdicts on the kept images that are not as stored, of n, in per cent with 95 % Wilson interval; WARN "
-    f"where the interval lies above {100 * WARN:g} %, FAIL above {100 * FAIL:g} %.\n"
+    f"where the interval lies above {SOLVER.warn:.1%}, FAIL above {SOLVER.fail:.1%}.\n"
     "Now right: of those changed, images that are misclassified as stored. Ball and range: any image outside is FAIL.\n"
 )
 
