@@ -98,8 +98,8 @@ def _below(paragraphs: list[str], rows: list[str], notes: list[str], commands: l
     parts = [(text("Rows"), rows), (text("Where the paper disagrees with itself"), notes)]
     if form == "latex":
         lines = [text(line) for line in paragraphs]
-        lines += [f"{head}: {'; '.join(map(text, items))}." for head, items in parts if items]
-        body = "\n\n".join(line.replace("..", ".") for line in lines)
+        lines += [f"{head}: {'; '.join(text(item.rstrip('.')) for item in items)}." for head, items in parts if items]
+        body = "\n\n".join(lines)
         comments = "".join(f"% {command}\n" for command in commands)
         return f"\n\\par\\medskip{{\\footnotesize\\raggedright {body}\\par}}\n{comments}"
     bullet = "- "

@@ -60,7 +60,7 @@ def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], wors
     columns = min(2, len(by_model))
     rows = -(-len(by_model) // columns)
     figure = new_figure(2.7 * rows + 0.5)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     names = list(dict.fromkeys(f"{s.protocol}: {s.attack}" for group in by_model.values() for s in group))
     for panel, (model, group) in zip(panels, by_model.items(), strict=False):
         for one in group:
@@ -137,4 +137,5 @@ def _frame(panel: Axes, title: str) -> None:
     panel.set_title(title, loc="left")
     panel.set_xlabel(X_LABEL if panel.get_subplotspec().get_gridspec().ncols == 1 else "ε in 255ths of the pixel range")  # type: ignore[union-attr]
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 10]))
+    panel.tick_params(labelbottom=True)
     panel.set_ylim(-2, 102)

@@ -88,11 +88,14 @@ def _from_store(
         if not any(len(one.points) > 1 for one in series):
             problems.append(f"{row.label} on {dataset}: not in the store; {_fill(row, matrix, config)}")
             continue
-        by_model[row.label] = series
+        name = _name(row, rows)
+        for one in series:
+            one.model = name
+        by_model[name] = series
         nested = [one for one in held if one.cell.protocol == "adaptive"] if kind == "4" else _measures(shown)
         if nested:
             points = worst_cases(nested, config.run.examples)
-            worst[row.label] = {e: s for e, s in points.items() if kind != "4" or not e or e in matrix.eps}
+            worst[name] = {e: s for e, s in points.items() if kind != "4" or not e or e in matrix.eps}
     if not by_model:
         return [], problems
     if kind == "4":
@@ -100,6 +103,12 @@ def _from_store(
         return save(figure, caption, out, f"figure-4-{dataset}"), problems
     figure = security_curves(dataset, by_model, worst)
     return save(figure, curve_caption(dataset, by_model, worst), out, f"curve-{dataset}"), problems
+
+
+def _name(row: Row, rows: list[Row]) -> str:
+    """Its label, and its training seed where several rows have that label."""
+    alike = [other for other in rows if other.label == row.label]
+    return f"{row.label}, seed {row.job.seed}" if row.job and len(alike) > 1 else row.label
 
 
 def _same_model(one: Held, row: Row) -> bool:

@@ -153,12 +153,14 @@ def _share(share: Share | None) -> dict[str, float] | None:
 
 
 def _training(held: Held, checkpoints: Path) -> str:
-    """Epochs and seed of the checkpoint, as its card has them; as much as is known."""
+    """Epochs and seed of the checkpoint, and whether its training set was reduced; as much as its card tells."""
     seed = f"train seed {held.cell.source.train_seed}"
     name = Path(str(held.manifest.get("checkpoint") or "")).name
     card = (checkpoints / held.cell.dataset / name).with_suffix(".json") if name else None
     try:
-        epochs = read_json(card)["settings"]["epochs"] if card and card.exists() else None
-    except (BenchError, KeyError, TypeError):
-        epochs = None
-    return seed if epochs is None else f"{epochs} epoch{'s' if epochs != 1 else ''}, {seed}"
+        content = read_json(card) if card and card.exists() else {}
+        epochs, reduced = content["settings"]["epochs"], content.get("training_set", {}).get("reduced")
+    except (BenchError, KeyError, TypeError, AttributeError):
+        return seed
+    parts = [f"{epochs} epoch{'s' if epochs != 1 else ''}", f"reduced: {reduced}" if reduced else "", seed]
+    return ", ".join(filter(None, parts))

@@ -32,7 +32,8 @@ def render_paper(frame: pd.DataFrame, form: Format, colour: bool = False) -> str
     style = style_of(form, colour)
     first = int(frame["table"].iloc[0]) == 1
     header, body = (_by_model if first else _by_radius)(frame, style, form)
-    return lay_out([style.text(head) for head in header], body, form, left=2)
+    columns = "llrrl" if first else "ll"
+    return lay_out([style.text(head) for head in header], body, form, columns + "r" * (len(header) - len(columns)))
 
 
 def training_lines(frame: pd.DataFrame) -> list[str]:
@@ -97,7 +98,7 @@ def _cell(record: Record, frame: pd.DataFrame, style: Style, form: Format) -> st
     outside = "" if record["paper_in_interval"] else style.text("†")
     below = f"{record['difference']:+.2f}{outside} [{record['low']:.1f}, {record['high']:.1f}]"
     if form == "latex":
-        return rf"\shortstack[r]{{{ours}{paper} \\ {below}}}"
+        return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{ours}{paper} \\ {below}\end{{tabular}}"
     return f"{ours}{paper}{style.join}{below}"
 
 

@@ -118,7 +118,7 @@ def paper_frame(table: PaperTable, store: Store, examples: int) -> pd.DataFrame:
             "eps": show_eps(cell.eps),
             "paper": cell.value,
             "model": row.label,
-            "training": table.notes[cell.dataset, cell.model],
+            "training": ", ".join(filter(None, [table.notes[cell.dataset, cell.model], row.note])),
         }
         found = _ours(cell, row, store, examples)
         if found is not None:

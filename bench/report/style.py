@@ -57,10 +57,10 @@ def style_of(form: Format, colour: bool) -> Style:
     return STYLES["terminal" if colour else "plain"] if form == "terminal" else STYLES[form]
 
 
-def lay_out(header: list[str], body: list[list[str]], form: Format, left: int = 3) -> str:
-    """Cells that are written in the format's style already, as its table; in LaTeX the first `left` to the left."""
+def lay_out(header: list[str], body: list[list[str]], form: Format, columns: str = "") -> str:
+    """Cells that are written in the format's style already, as its table; `columns` are LaTeX's, else lll and r."""
     if form == "latex":
-        return _booktabs(header, body, left)
+        return _booktabs(header, body, columns or "lll" + "r" * (len(header) - 3))
     tables = {"terminal": "simple", "markdown": "pipe"}
     return tabulate(body, header, tablefmt=tables[form], disable_numparse=True) + "\n"
 
@@ -73,7 +73,7 @@ def rank_mark(percent: float, rivals: Sequence[float]) -> Mark:
     return "" if len(rivals) < 2 else "best" if place == 0 else "second" if place == 1 else ""
 
 
-def _booktabs(header: list[str], body: list[list[str]], left: int) -> str:
+def _booktabs(header: list[str], body: list[list[str]], columns: str) -> str:
     rows = [" & ".join(row) + r" \\" for row in (header, *body)]
-    lines = [r"\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}", r"\toprule", rows[0], r"\midrule"]
+    lines = [r"\begin{tabular}{" + columns + "}", r"\toprule", rows[0], r"\midrule"]
     return "\n".join([*lines, *rows[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"

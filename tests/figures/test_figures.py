@@ -67,6 +67,14 @@ def test_what_a_figure_lacks_is_said(folder: Path, inside: Inside) -> None:
     assert "does not attack images" in last_line(done)
 
 
+def test_training_seeds_are_told_apart(folder: Path, inside: Inside) -> None:
+    options = ("--models", "fc-linear", "--epochs", "1", "--examples", "60", "--seeds", "0,1")
+    inside(folder, "run", *options, "--eps", "8")
+    inside(folder, "figure", "curve", *options, "--out", "a")
+    text = caption(folder / "a/curve-digits.svg")
+    assert "fc-linear, seed 0" in text and "fc-linear, seed 1" in text
+
+
 def test_the_images_are_those_of_the_store(folder: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacked anew, the same predictions as the outcomes hold."""
     from bench.figures import draw

@@ -55,6 +55,19 @@ def test_what_stands_beside_a_number(data: dict[str, Any]) -> None:
         assert data["cells"][index]["key"]["schema"] == 1 and data["cells"][index]["manifest"]["shards"] == 2
 
 
+def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:
+    store = made_up_store(tmp_path / "store")
+    for path in (tmp_path / "store").glob("mnist/deq/*/manifest.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"checkpoint": "../deq-seed0-a.safetensors"}))
+    card = {"settings": {"epochs": 3}, "training_set": {"reduced": "5000 of 54000 images"}}
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist/deq-seed0-a.json").write_text(json.dumps(card))
+    data = page_data(store, tmp_path)
+    assert row(data, "mnist", "PGD", 4.0)["training"] == "3 epochs, reduced: 5000 of 54000 images, train seed 0"
+    (tmp_path / "mnist/deq-seed0-a.json").write_text("[]")
+    assert row(page_data(store, tmp_path), "mnist", "PGD", 4.0)["training"] == "train seed 0"
+
+
 def test_findings_of_another_version_count_as_none(tmp_path: Path) -> None:
     store = made_up_store(tmp_path)
     path = next(tmp_path.glob("diagnostics/*/*/*/*/gradient.json"))
