@@ -24,10 +24,10 @@ def audit(
     Computes what the store lacks, under all three protocols, and diagnoses the paper's. --examples is 500 and --eps 8
     where they are not given; --protocol and --attacks are the command's own.
     """
-    from bench.cli.diagnose import run_diagnostics
     from bench.config import Config
     from bench.diagnostics.case import make_case
     from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
+    from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE
     from bench.environment import pick_device
     from bench.plan import Matrix, add_stored_cells, plan_matrix
@@ -68,7 +68,7 @@ def audit(
         if not row.cells:
             continue
         if not (no_run or no_diagnosis):
-            run_diagnostics(make_case(row, matrix, config), list(SUITE.values()))
+            run_suite(make_case(row, matrix, config), list(SUITE.values()), sys.argv[1:])
         reading = stored_verdict(row, matrix, config)
         verdicts[row.dataset, row.label] = reading.verdict if reading else NOT_DIAGNOSED
         if reading:

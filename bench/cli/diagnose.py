@@ -2,14 +2,16 @@
 
 import json
 import sys
-import time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.cli.request import Request, matrix_command, unless_given
 from bench.errors import BenchError
 from bench.names import split_list
+
+if TYPE_CHECKING:
+    from bench.diagnostics.result import Result
 
 Model = Annotated[str | None, typer.Argument(metavar="MODELS", help="As --models.")]
 Only = Annotated[str | None, typer.Option(help="Only these diagnostics, separated by commas.")]
@@ -31,6 +33,7 @@ def diagnose(
     merged, epochs, failures = request.config, request.epochs, request.failures
     from bench.diagnostics.case import check_trained, make_case
     from bench.diagnostics.reading import read
+    from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import chosen
     from bench.environment import pick_device
     from bench.plan import add_stored_cells, plan_matrix
@@ -44,7 +47,7 @@ def diagnose(
         if row.failure:
             raise BenchError(row.failure)
         case = make_case(row, matrix, merged)
-        results = run_diagnostics(case, diagnostics)
+        results = run_suite(case, diagnostics, sys.argv[1:])
         reading = read(results)
         heading = f"{row.label} on {row.dataset}, protocol {merged.run.protocol}"
         failed += [f"{row.label} on {row.dataset}: {result.name}" for result in results if result.verdict == "FAIL"]
@@ -62,38 +65,7 @@ def diagnose(
         raise BenchError(f"all done, but {len(failures)} plugin(s) failed: {failures[0]}")
 
 
-def run_diagnostics(case: Any, diagnostics: list[Any]) -> list[Any]:
-    """Results from the store, and of what it lacks from a run now."""
-    from bench.diagnostics.case import make_context
-    from bench.diagnostics.findings import Findings
-    from bench.diagnostics.suite import diagnose as run_one
-    from bench.environment import make_exact, pick_device
-    from bench.progress import progress
-    from bench.training.loop import threads
-
-    run = case.config.run
-    n = min(run.examples or len(case.data.x_test), len(case.data.x_test))
-    findings = Findings(case)
-    found = {diagnostic.name: findings.load(diagnostic, n) for diagnostic in diagnostics}
-    if all(found.values()):
-        return list(found.values())
-    request = {"arguments": sys.argv[1:], "resolved": case.config.model_dump(mode="json")}
-    make_exact()
-    with threads(1), progress(len(diagnostics), f"diagnose {case.row.label}") as bar:
-        context = make_context(case, n, pick_device(run.device))
-        for diagnostic in diagnostics:
-            if found[diagnostic.name] is not None:
-                bar.skip(1)
-                continue
-            started = time.monotonic()
-            result = run_one(diagnostic, context)
-            findings.save(diagnostic, n, result, time.monotonic() - started, request)
-            found[diagnostic.name] = result
-            bar.advance(note=diagnostic.name)
-    return list(found.values())
-
-
-def _table(heading: str, results: list[Any]) -> str:
+def _table(heading: str, results: list["Result"]) -> str:
     from tabulate import tabulate
 
     rows = [

@@ -21,7 +21,7 @@ from bench.plan import Matrix, Row, plan_attacks, trained
 from bench.registry import protocol
 from bench.spaces import space_of
 from bench.training.checkpoint import card_path
-from bench.training.job import Job, make_job
+from bench.training.job import Job, canonical, make_job
 from bench.twins import twin_job
 from bench.worker import load_model
 
@@ -43,7 +43,7 @@ class Case:
     def identity(self) -> dict[str, Any]:
         """What determines every finding but the number of examples."""
         twin = {"architecture": self.twin[0].architecture, "weights": self.twin[1]} if self.twin else None
-        return {"cells": [cell.identity for cell in self.row.cells], "twin": twin}
+        return {"cells": sorted((cell.identity for cell in self.row.cells), key=canonical), "twin": twin}
 
 
 def make_case(row: Row, matrix: Matrix, config: Config) -> Case:

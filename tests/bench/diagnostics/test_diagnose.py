@@ -58,6 +58,8 @@ def test_every_option_that_matters_is_in_the_key(folder: Path, inside: Inside) -
         inside(folder, *base, "--examples", "20", *more)
         places |= set((folder / "results/store/diagnostics").rglob("determinism.json")) - before
     assert len(places) == 4
+    inside(folder, "diagnose", "deq", "--eps", "8,4", *TRAINING, "--only", "determinism", "--examples", "20")
+    assert places >= set((folder / "results/store/diagnostics").rglob("n20/determinism.json")), "the order is not"
 
 
 def test_the_verdict_beside_the_table(folder: Path, inside: Inside) -> None:
