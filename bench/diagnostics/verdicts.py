@@ -11,18 +11,20 @@ from bench.report.rows import Line
 def add_verdicts(lines: Sequence[Line], matrix: Matrix, config: Config) -> list[str]:
     """Give every line with numbers its verdict from the store. Returns the readings, a sentence a model."""
     sentences, undiagnosed = [], []
+    several = len(config.run.train_seeds) > 1
     for row in matrix.rows:
         here = (row.dataset, row.label, None if row.job is None or row.job.pretrained else row.job.seed)
         own = [line for line in lines if (line.dataset, line.model, line.train_seed) == here and line.clean]
         if not own:
             continue
+        named = f"{row.label} (seed {here[2]})" if several and here[2] is not None else row.label
         reading = stored_verdict(row, matrix, config)
         for line in own:
             line.verdict = reading.verdict if reading else NOT_DIAGNOSED
         if reading:
-            sentences.append(f"Verdict on {row.label} on {row.dataset}: {reading.sentence}")
+            sentences.append(f"Verdict on {named} on {row.dataset}: {reading.sentence}")
         else:
-            undiagnosed.append(row.label)
+            undiagnosed.append(named)
     if undiagnosed:
         sentences.append(
             f"Not diagnosed: {', '.join(dict.fromkeys(undiagnosed))}. `python -m bench diagnose MODEL` with the same "
