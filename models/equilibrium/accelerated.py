@@ -11,7 +11,7 @@ from models.equilibrium.solve import Solution
 CROWD = 0.6  # share of the batch still at work, below which the samples that are done are dropped from it
 
 Block = tuple[Tensor, Tensor]  # successive z + βg, and their g, each (steps, N, n)
-Trail = list[tuple[Tensor, list[Tensor], Tensor]]  # samples, their iterates, and ‖g‖²/‖f‖², per block
+Trail = list[tuple[Tensor, Tensor, Tensor]]  # samples, their iterates, and ‖g‖²/‖f‖², per period
 
 
 @torch.no_grad()
@@ -64,19 +64,21 @@ def accelerate(
             values.append(value)
             z = value if beta == 1 else z.lerp(value, beta)
         count(**{work: len(z) * len(values)})
-        fz = torch.stack(values)
-        g = fz - torch.stack(iterates)
+        points, fz = torch.stack(iterates), torch.stack(values)
+        g = fz - points
         square = (g * g).sum(2).div_((fz * fz).sum(2).clamp_min_(torch.finfo(z.dtype).tiny))
-        trail.append((rows, iterates, square))
+        trail.append((rows, points, square))
         reached = square < limit
         done = reached.any(0).nonzero()[:, 0]
         if len(done):
-            _write(solution, rows[done], iterates, square, done, reached[:, done].byte().argmax(0), spent)
-            left -= len(done)
+            ended, step = rows[done], reached[:, done].byte().argmax(0)
+            solution.z[ended], solution.residual[ended] = points[step, done], square[step, done]
+            solution.iterations[ended] = step + (spent + 1)
             limit[done] = -1
-        if not left:
-            return solution
-        p = fz if beta == 1 else torch.stack([*iterates[1:], z])
+            left -= len(done)
+            if not left:
+                break
+        p = fz if beta == 1 else torch.cat([points[1:], z[None]])
         history = [*history, (p, g)][-max(1, (memory + 1) // period) :]
         if left < CROWD * len(z):
             stay = (limit > 0).nonzero()[:, 0]
@@ -84,58 +86,33 @@ def accelerate(
             inputs = tuple(t[stay] for t in inputs)
             history = [(p.index_select(1, stay), g.index_select(1, stay)) for p, g in history]
         z = extrapolate(history)
-    _write_best(solution, rows[limit > 0], trail, max_iter)
+    if left:
+        _write_best(solution, rows[limit > 0], trail, max_iter)
+    solution.residual.sqrt_()  # squares so far
     return solution
 
 
 def extrapolate(history: list[Block]) -> Tensor:
-    """Anderson's next iterate, p − ΔP γ with γ = argmin ‖g − ΔG γ‖, from differences to the newest, (N, n).
+    """Σ αᵢ pᵢ with α = argmin ‖Σ αᵢ gᵢ‖ over weights that sum to one, as in Algorithm 1, (N, n).
 
-    The normal equations are solved with each column's square enlarged by √(machine epsilon), which is what
-    `methods.Anderson` does with columns of unit length.
+    Each gᵢ's own square is enlarged by √(machine epsilon): with g scaled to unit length that is a ridge, which
+    in float32 costs no steps, keeps the equations regular, and keeps rounding from growing along the way.
     """
-    (p, g), info = (t[-1] for t in history[-1]), torch.finfo(history[-1][0].dtype)
-    columns = sum(len(block[0]) for block in history) - 1
-    if not columns:
-        return p
-    dp, dg = p.new_empty(columns, *p.shape), p.new_empty(columns + 1, *p.shape)
-    at = 0
-    for older_p, older_g in history:
-        steps = min(len(older_p), columns - at)
-        torch.sub(older_p[:steps], p, out=dp[at : at + steps])
-        torch.sub(older_g[:steps], g, out=dg[at : at + steps])
-        at += steps
-    dg[columns] = g  # one product then holds the equations' right side too
-    per_sample = dg.transpose(0, 1)
-    products = torch.bmm(per_sample[:, :columns], per_sample.mT)
-    gram, projection = products[:, :, :columns], products[:, :, columns:]
+    p, g = (torch.cat(parts) for parts in zip(*history, strict=True))
+    info, per_sample = torch.finfo(g.dtype), g.transpose(0, 1)
+    gram = torch.bmm(per_sample, per_sample.mT)
     gram.diagonal(dim1=1, dim2=2).mul_(1 + info.eps**0.5).add_(info.tiny)
-    gamma = torch.linalg.solve_ex(gram, projection)[0]
-    return p - dp.mul_(gamma.transpose(0, 1)).sum(0)
-
-
-def _write(
-    solution: Solution,
-    rows: Tensor,
-    iterates: list[Tensor],
-    square: Tensor,
-    at: Tensor,
-    step: Tensor,
-    spent: int,
-) -> None:
-    """Samples `rows`, at positions `at` of the batch, ended with the iterate number `step` of this period."""
-    ended = torch.stack([z[at] for z in iterates])
-    solution.z[rows] = ended[step, torch.arange(len(at), device=at.device)]
-    solution.residual[rows] = square[step, at].sqrt()
-    solution.iterations[rows] = spent + 1 + step
+    weights = torch.linalg.solve_ex(gram, gram.new_ones(*gram.shape[:2], 1))[0]
+    weights /= weights.sum(1, keepdim=True)
+    return p.mul_(weights.transpose(0, 1)).sum(0)
 
 
 def _write_best(solution: Solution, failed: Tensor, trail: Trail, max_iter: int) -> None:
     """The iterate with the smallest residual, for the samples that did not converge."""
-    for rows, iterates, square in trail:
+    for rows, points, square in trail:
         at = torch.searchsorted(rows, failed)
-        for z, squares in zip(iterates, square, strict=True):
-            residual = squares[at].sqrt()
-            better = residual < solution.residual[failed]
-            solution.z[failed[better]], solution.residual[failed[better]] = z[at[better]], residual[better]
+        least, step = torch.where(square[:, at].isnan(), torch.inf, square[:, at]).min(0)
+        better = least < solution.residual[failed]
+        solution.residual[failed[better]] = least[better]
+        solution.z[failed[better]] = points[step, at][better]
     solution.iterations[failed] = max_iter

@@ -1,4 +1,4 @@
-"""A small interval-trained model on the embedded digits, made once per session."""
+"""A layer whose fixed point is known, and a small interval-trained model on the embedded digits."""
 
 from pathlib import Path
 
@@ -12,6 +12,35 @@ from bench.names import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model, train
+from models.cell import ImplicitCell
+
+
+@pytest.fixture(scope="session")
+def cell() -> ImplicitCell:
+    """A contraction that is not trivial: spectral radius of the Jacobian about a half."""
+    torch.manual_seed(0)
+    net = ImplicitCell(16).double()
+    for linear in (net.inner, net.outer):
+        torch.nn.init.normal_(linear.weight, std=0.18)
+        torch.nn.init.normal_(linear.bias, std=0.1)
+    for bn in (net.inner_bn, net.outer_bn):
+        bn.running_mean.uniform_(0, 0.5)
+        bn.running_var.uniform_(0.5, 1.5)
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def h() -> Tensor:
+    return torch.randn(40, 16, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def truth(cell: ImplicitCell, h: Tensor) -> Tensor:
+    z = torch.zeros_like(h)
+    for _ in range(5000):
+        z = cell(z, h)
+    assert float((cell(z, h) - z).abs().max()) < 1e-14
+    return z
 
 
 @pytest.fixture(scope="session")

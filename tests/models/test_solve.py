@@ -1,4 +1,4 @@
-"""Solvers against a brute-force iteration in float64 and against torchdeq."""
+"""Step methods against a brute-force iteration in float64 and against torchdeq."""
 
 import pytest
 import torch
@@ -11,34 +11,6 @@ from models.equilibrium.solve import Solution, solve
 from tests.conftest import Trained
 
 METHODS = ["anderson", "broyden", "fixed-point", "newton"]
-
-
-@pytest.fixture(scope="module")
-def cell() -> ImplicitCell:
-    """A contraction that is not trivial: spectral radius of the Jacobian about a half."""
-    torch.manual_seed(0)
-    net = ImplicitCell(16).double()
-    for linear in (net.inner, net.outer):
-        torch.nn.init.normal_(linear.weight, std=0.18)
-        torch.nn.init.normal_(linear.bias, std=0.1)
-    for bn in (net.inner_bn, net.outer_bn):
-        bn.running_mean.uniform_(0, 0.5)
-        bn.running_var.uniform_(0.5, 1.5)
-    return net.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def h() -> Tensor:
-    return torch.randn(40, 16, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(scope="module")
-def truth(cell: ImplicitCell, h: Tensor) -> Tensor:
-    z = torch.zeros_like(h)
-    for _ in range(5000):
-        z = cell(z, h)
-    assert float((cell(z, h) - z).abs().max()) < 1e-14
-    return z
 
 
 def run(cell: ImplicitCell, h: Tensor, name: str, tol: float = 1e-12, max_iter: int = 200) -> Solution:
