@@ -22,7 +22,7 @@ def standing(count: int) -> Any:
 
 
 def made_up_store(folder: Path) -> Store:
-    """`deq` on mnist under the paper's attacks, `adaptive` and with a certificate; a hostile model on digits."""
+    """`deq` on mnist under the paper's attacks, a control, `adaptive`, with a certificate; a hostile model on digits."""
     store = Store(folder)
     for number, eps in enumerate(RADII):
         for attack in ("ifgsm", "pgd"):
@@ -31,6 +31,7 @@ def made_up_store(folder: Path) -> Store:
         proven = np.arange(N) < 200 - 60 * number
         store_cell(store, "certificate", eps, standing(N), dataset="mnist", protocol="certificate", certified=proven)
         store_cell(store, "pgd", eps, standing(100 - 30 * number), label=HOSTILE, weights="b")
+    store_cell(store, "pgd", RADII[0], standing(N), dataset="mnist", protocol="paper-normalized")
     results: list[tuple[str, Verdict, Sign | None, str]] = [
         ("gradient", "WARN", "masking", f"Some gradients are zero. {HOSTILE}"),
         ("noise", "OK", None, "Noise breaks nothing that the attack does not."),
