@@ -48,7 +48,7 @@ function showCurves(rows) {
   const legend = curves.map((curve) => {
     const line = drawn("line", { x1: 1, x2: 33, y1: 7, y2: 7, stroke: `var(--s${curve.look})`, "stroke-width": 2, "stroke-dasharray": DASHES[curve.look] });
     const sample = drawn("svg", { viewBox: "0 0 34 14", "aria-hidden": "true" }, line, marker(curve.look, 17, 7, 4));
-    const button = element("button", { type: "button", "aria-pressed": curve.shown }, sample, curve.name);
+    const button = element("button", { type: "button", "aria-pressed": curve.shown }, sample, element("span", {}, curve.name));
     button.addEventListener("click", () => {
       const [adding, taking] = curve.shown ? [hidden, revealed] : [revealed, hidden];
       adding.add(curve.id);

@@ -27,7 +27,7 @@ const COLUMNS = [
 function verdictCell(row) {
   const text = row.verdict === null ? "not evaluated" : `${row.verdict.name} (${row.verdict.level})`;
   const name = `Evidence and manifest of ${row.model}, ${row.attack}, ${row.epsText}: ${text}`;
-  const more = element("small", {}, "evidence, manifest");
+  const more = element("small", {}, "details");
   const button = element("button", { type: "button", "aria-label": name, "aria-haspopup": "dialog" }, text, more);
   if (row.verdict !== null) button.classList.add("level", row.verdict.level);
   button.addEventListener("click", () => showDetails(row));
