@@ -1,5 +1,6 @@
 """`bench report`: everything the store holds as one HTML page."""
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,7 @@ def report(
     if serve:
         with make_server(page, port) as server:
             typer.echo(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends it)")
+            sys.stdout.flush()
             with suppress(KeyboardInterrupt):
                 server.serve_forever()
         return

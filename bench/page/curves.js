@@ -13,12 +13,12 @@ function makeCurves(rows) {
     const where = [several.dataset && row.dataset, several.trainSeed && `train seed ${row.trainSeed}`, several.device && row.device];
     const name = [`${row.model}, ${row.protocol}: ${row.attack}`, ...where.filter(Boolean)].join(", ");
     const id = [name, row.dataset, row.trainSeed, row.attackSeed, row.device, row.training].join("|");
-    if (!curves.has(id)) curves.set(id, { id, name, control: row.control, points: new Map() });
+    if (!curves.has(id)) curves.set(id, { id, name, row, points: new Map() });
     const points = curves.get(id).points;
     if (!points.has(0)) points.set(0, row.clean);
     points.set(row.eps, row.robust);
   }
-  const found = [...curves.values()].sort((a, b) => a.control - b.control || compare(a.name, b.name));
+  const found = [...curves.values()].sort((a, b) => a.row.control - b.row.control || compare(a.row.model, b.row.model) || compare(a.name, b.name));
   for (const [index, curve] of found.entries()) {
     curve.look = index % 7;
     curve.points = [...curve.points].sort((a, b) => a[0] - b[0]);
@@ -48,7 +48,7 @@ function showCurves(rows) {
   const legend = curves.map((curve) => {
     const line = drawn("line", { x1: 1, x2: 33, y1: 7, y2: 7, stroke: `var(--s${curve.look})`, "stroke-width": 2, "stroke-dasharray": DASHES[curve.look] });
     const sample = drawn("svg", { viewBox: "0 0 34 14", "aria-hidden": "true" }, line, marker(curve.look, 17, 7, 4));
-    const button = element("button", { type: "button", "aria-pressed": curve.shown }, sample, curve.name);
+    const button = element("button", { type: "button", "aria-pressed": curve.shown }, sample, element("span", {}, curve.name));
     button.addEventListener("click", () => {
       const [adding, taking] = curve.shown ? [hidden, revealed] : [revealed, hidden];
       adding.add(curve.id);

@@ -27,7 +27,7 @@ const COLUMNS = [
 function verdictCell(row) {
   const text = row.verdict === null ? "not evaluated" : `${row.verdict.name} (${row.verdict.level})`;
   const name = `Evidence and manifest of ${row.model}, ${row.attack}, ${row.epsText}: ${text}`;
-  const more = element("small", {}, "evidence, manifest");
+  const more = element("small", {}, "details");
   const button = element("button", { type: "button", "aria-label": name, "aria-haspopup": "dialog" }, text, more);
   if (row.verdict !== null) button.classList.add("level", row.verdict.level);
   button.addEventListener("click", () => showDetails(row));
@@ -45,13 +45,14 @@ function buildHeader(sorted) {
 
 function showTable(rows, order) {
   const column = COLUMNS.find((candidate) => candidate.id === order.id);
-  const sorted = [...rows].sort((a, b) => compare(column.key(a), column.key(b), order.direction));
+  // Controls are no measure of robustness: whatever the order, they come behind what is.
+  const sorted = [...rows].sort((a, b) => a.control - b.control || compare(column.key(a), column.key(b), order.direction));
   const lines = sorted.map((row) => {
     const cells = COLUMNS.map((c) => {
       const kind = [c.id, c.number ? "number" : ""].join(" ").trim();
       return element("td", { class: kind, "data-label": c.name }, ...c.cell(row));
     });
-    return element("tr", {}, ...cells);
+    return element("tr", { class: row.control ? "control" : null }, ...cells);
   });
   document.querySelector("#table tbody").replaceChildren(...lines);
   for (const c of COLUMNS) {

@@ -34,7 +34,7 @@ def row(data: dict[str, Any], dataset: str, attack: str, eps: float) -> dict[str
 
 
 def test_a_row_for_every_attack(data: dict[str, Any]) -> None:
-    assert len(data["rows"]) == 3 * (2 + 1 + 1) and not data["problems"], "certificates are no rows"
+    assert len(data["rows"]) == 3 * (2 + 1 + 1) + 1 and not data["problems"], "certificates are no rows"
     pgd = row(data, "mnist", "PGD", 8.0)
     assert pgd["robust"]["percent"] == pytest.approx(100 * 160 / N, abs=1e-3) and pgd["robust"]["n"] == N
     assert pgd["robust"]["low"] < pgd["robust"]["percent"] < pgd["robust"]["high"]
@@ -146,13 +146,13 @@ def test_a_damaged_shard_is_told_and_the_others_shown(tmp_path: Path) -> None:
     store = made_up_store(tmp_path)
     next(iter(tmp_path.glob("mnist/deq/pgd@8-255-*/shard-00001.parquet"))).write_bytes(b"no parquet")
     data = page_data(store, Path("nowhere"))
-    assert len(data["rows"]) == 11 and len(data["problems"]) == 1 and "damaged" in data["problems"][0]
+    assert len(data["rows"]) == 12 and len(data["problems"]) == 1 and "damaged" in data["problems"][0]
 
 
 def test_the_command_writes_the_page(tmp_path: Path, inside: Inside) -> None:
     made_up_store(tmp_path / "results/store")
     out = inside(tmp_path, "report", "--out", "page.html").stdout
-    assert "page.html  (12 numbers" in out
+    assert "page.html  (13 numbers" in out
     assert (tmp_path / "page.html").read_text() == build_page(page_data(Store(Path("results/store")), Path("nowhere")))
     assert "there is no folder" in last_line(inside(tmp_path, "report", "--store", "none", code=2))
 

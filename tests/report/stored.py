@@ -25,15 +25,17 @@ def store_cell(
     dataset: str = "digits",
     protocol: str = "paper",
     certified: Any = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Store one cell of N images and return its identity.
 
     Args:
         adversarial: predictions under attack, (N,).
         certified: for a certificate's cell, which images are proven, (N,).
+        options: of the attack; None: the protocol's.
     """
     planned = protocols[protocol].target(eps) if protocol in protocols else {}
-    options = planned.get(attack, {})
+    options = planned.get(attack, {}) if options is None else options
     model = {"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}
     identity = cell_identity(
         model=model, dataset=dataset, test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack,
