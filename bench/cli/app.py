@@ -12,6 +12,7 @@ from bench.cli.export import export
 from bench.cli.figure import figure
 from bench.cli.recheck import recheck
 from bench.cli.report import report
+from bench.cli.reproduce import reproduce
 from bench.cli.verify import verify
 from bench.errors import BenchError, first_line
 
@@ -32,6 +33,7 @@ app.command("audit")(audit)
 app.command("diagnose")(diagnose)
 app.command("figure")(figure)
 app.command("report")(report)
+app.command("reproduce")(reproduce)
 app.command("verify")(verify)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)

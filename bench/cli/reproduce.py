@@ -1,0 +1,75 @@
+"""`bench reproduce`: some of the store's numbers computed again, from their checkpoints."""
+
+from typing import Annotated
+
+import typer
+
+from bench.cli.settings import Checkpoints, ConfigFile, DataDir, Device, Plugin, StoreDir, settings
+from bench.errors import BenchError
+
+Cells = Annotated[int, typer.Option(help="How many cells, at random.", min=1)]
+Count = Annotated[int, typer.Option("--examples", help="Images of each, at most 250.", min=1, max=250)]
+Pick = Annotated[int, typer.Option("--seed", help="Which cells.", min=0)]
+Minutes = Annotated[float, typer.Option(help="Leave cells out whose 250 images took longer.", min=0)]
+
+
+def reproduce(
+    cells: Cells = 5,
+    examples: Count = 200,
+    seed: Pick = 0,
+    minutes: Minutes = 2.0,
+    device: Device = None,
+    data_dir: DataDir = None,
+    store: StoreDir = None,
+    checkpoints: Checkpoints = None,
+    config: ConfigFile = None,
+    plugin: Plugin = None,
+) -> None:
+    """Compute numbers of the store again from their checkpoints; exit code 2 where they come out otherwise."""
+    merged, failures = settings(config, plugin, device=device, data=data_dir, store=store, checkpoints=checkpoints)
+    from tabulate import tabulate
+
+    from bench.environment import make_exact, pick_device
+    from bench.epsilon import show_eps
+    from bench.progress import progress, say
+    from bench.report.inventory import inventory
+    from bench.reproduce import ENOUGH, choose
+    from bench.reproduce import reproduce as compute_again
+    from bench.run import make_setting
+    from bench.store import Store
+    from bench.training.loop import threads
+
+    everything, problems = inventory(Store(merged.paths.store))
+    for problem in problems:
+        say(f"bench: left out: {problem}")
+    chosen, left_out = choose(everything, cells, seed, 60 * minutes)
+    if not chosen:
+        raise BenchError(f"store {merged.paths.store} has no complete cell of at most {minutes:g} min per 250 images.")
+    make_exact()
+    setting = make_setting(merged, pick_device(merged.run.device), False)
+    found = []
+    with threads(1), progress(len(chosen), "reproduce") as bar:
+        for finding in compute_again(chosen, examples, seed, setting, merged.paths.checkpoints):
+            found.append(finding)
+            bar.advance(note=finding.held.label)
+    table = []
+    for one in found:
+        cell, share = one.held.cell, one.same
+        where = [cell.dataset, one.held.label, cell.protocol, cell.attack_label, show_eps(cell.eps)]
+        images = "" if share is None else f"{one.first}–{one.first + share.n - 1}"
+        outcome = one.why if share is None else f"{share.hits} of {share.n} alike"
+        table.append([*where, images, outcome, "FAIL" if one.failed else "ok" if share else "not computed"])
+    header = ["data set", "model", "protocol", "attack", "ε", "images", "clean prediction and verdict", ""]
+    typer.echo(tabulate(table, header, "simple", disable_numparse=True))
+    typer.echo(
+        f"\n{len(everything)} cells in the store, {left_out} of them left out for their cost (--minutes {minutes:g})."
+    )
+    broken = [
+        f"{one.held.label} {one.held.cell.attack_label} at {show_eps(one.held.cell.eps)}" for one in found if one.failed
+    ]
+    if broken:
+        raise BenchError(f"fewer than {ENOUGH:.0%} of the images come out as stored: {'; '.join(broken)}.")
+    if not any(one.same for one in found):
+        raise BenchError("none of the chosen cells could be computed here; see above.")
+    if failures:
+        raise BenchError(failures[0])
