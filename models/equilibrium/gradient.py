@@ -17,7 +17,7 @@ from models.precision import full_precision
 
 GradientName = Literal["exact", "implicit", "unrolled", "phantom", "one-step"]
 Linear = Callable[[Tensor], Tensor]
-FEW = 24  # samples up to which batched LU is the faster way to an exact adjoint (64 units, one CPU thread)
+FEW = 48  # samples up to which batched LU is the faster way to an exact adjoint (64 units, one CPU thread)
 
 
 class Cell(Protocol):
