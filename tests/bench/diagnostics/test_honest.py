@@ -23,7 +23,7 @@ RADII = tuple(Fraction(radius, 255) for radius in (2, 4, 6, 8))
 MODELS = [
     "fc-linear",
     "deq",
-    "deq+trades[eps=0.1,step=0.02,epochs=3]",
+    "deq+pgd-at[eps=0.1,step=0.025,epochs=2]",
     "ibp-mondeq[eps=0.1]+ibp[lr=3e-3,epochs=40]",
 ]
 

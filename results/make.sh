@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes everything under results/ with `bench` commands alone. Every command goes on where it was stopped, so this may be
+# killed and started again at any time, on a CPU or a GPU.
+#
+#   results/make.sh mnist              the paper's recipe
+#   EPOCHS=15 results/make.sh cifar10  with as many epochs as there is time for; rows say so
+#
+# DATA: folder of <name>.npz. SEEDS: training seeds. EXAMPLES: images under the paper's protocols; FEW: under the costly
+# ones. BENCH: how the program is called.
+set -euo pipefail
+dataset=${1:?which data set: mnist, svhn, cifar10 or cifar100}
+bench=${BENCH:-python -m bench}
+examples=${EXAMPLES:-0} few=${FEW:-500} seeds=${SEEDS:-0,1,2} data=${DATA:-data}
+common=(--dataset "$dataset" --data-dir "$data")
+
+case $dataset in
+mnist) twin=fc-linear recipe= ibp='ibp-mondeq+ibp[lr=3e-3,epochs=40]' ;;
+*) twin=resnet20 recipe='+standard[autocast=true]' ibp='ibp-mondeq[form=3,width=16]+ibp[epochs=40]' ;;
+esac
+if [[ -n ${EPOCHS:-} ]]; then
+    recipe="+standard[epochs=$EPOCHS${recipe:+,autocast=true}]"
+    ibp=${ibp/epochs=40/epochs=$EPOCHS}
+fi
+rows="deq$recipe,deq-orth$recipe,lyadeq-no-orth$recipe,lyadeq$recipe,$ibp"
+
+for seed in ${seeds//,/ }; do
+    $bench train --train-seed "$seed" --models "$twin$recipe,$rows" --dataset "$dataset" --data-dir "$data"
+done
+for protocol in paper paper-normalized; do
+    $bench run "${common[@]}" --seeds "$seeds" --models "$rows" --protocol "$protocol" --examples "$examples"
+done
+first=${seeds%%,*}
+$bench audit "${common[@]}" --train-seed "$first" --models "$rows" --eps 8 --examples "$few"
+$bench run "${common[@]}" --train-seed "$first" --models "$rows" --protocol standard --eps 8 --examples "$few"
+for kind in 3 4 curve solver images; do
+    $bench figure "$kind" "${common[@]}" || true  # says what it lacks
+done
+mkdir -p results/tables
+for table in 1 2 3; do
+    $bench table "$table" --data-dir "$data" --format markdown > "results/tables/table$table.md"
+done
+$bench report
