@@ -8,6 +8,7 @@ found on the undefended twin, and queries without any gradient. AutoAttack's out
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,7 +68,16 @@ def stages(**options: Any) -> dict[str, Search]:
     return {name: _member(name, chosen) for name in chosen.chosen()}
 
 
-@attack("adaptive", options=Options, stages=stages, warm=True, nested=True, twin="twin", label="adaptive")
+@attack(
+    "adaptive",
+    version=f"1-pyautoattack-{version('pyautoattack')}",
+    options=Options,
+    stages=stages,
+    warm=True,
+    nested=True,
+    twin="twin",
+    label="adaptive",
+)
 def adaptive(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:
     """Adaptive worst case: APGD on three losses, along every view of an implicit model, from its twin, and Square."""
     return Cascade(stages(**options), warm=True)(model, x, y, eps, draws)

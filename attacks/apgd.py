@@ -17,7 +17,7 @@ from bench.registry import attack
 MOMENTUM = 0.75  # α: how much of the step is the new direction
 INCREASES = 0.75  # ρ: a step size is halved where fewer steps than this share raised the loss
 
-GuideName = Literal["own", "unrolled", "intermediate", "simultaneous", "no-projection", "detached", "twin"]
+GuideName = Literal["own", "unrolled", "intermediate", "simultaneous", "no-projection", "detached"]
 Steps = Annotated[int, Field(ge=1)]
 
 
@@ -220,9 +220,15 @@ def guide_of(model: nn.Module, name: GuideName) -> nn.Module | None:
 
 
 def find_views(model: nn.Module) -> Mapping[str, nn.Module]:
-    """What else a model lets its gradient be taken from, by name; empty where it says nothing."""
+    """What else a model lets its gradient be taken from, by name; empty where it says nothing.
+
+    Raises ContractError where `views()` is not a mapping of names to modules.
+    """
     offered = getattr(model, "views", None)
-    return offered() if callable(offered) else {}
+    found = offered() if callable(offered) else {}
+    if not isinstance(found, Mapping) or not all(isinstance(view, nn.Module) for view in found.values()):
+        raise ContractError(f"the model's views() must return modules by name, got {type(found).__name__}")
+    return found
 
 
 @attack("apgd", label="APGD")
@@ -245,8 +251,8 @@ def registered_apgd(
         loss: ce, dlr, margin; or dlr-targeted, margin-targeted, which aim at the `targets` most likely other
             classes in turn.
         steps: gradient steps (per target).
-        guide: own: the model's gradient; else the name of one of its views (models/views.py), or `twin`, the
-            undefended twin: then the search is a transfer attack. A model without it raises ContractError.
+        guide: own: the model's gradient; else the name of one of its views (models/views.py). A model without it
+            raises ContractError.
         restart: which of the examples' draws the start is.
     """
     start = random_start(x, eps, draws, restart)

@@ -26,6 +26,8 @@ def write_images(path: Path, batches: Sequence[Tensor]) -> None:
 
 def read_images(path: Path, count: int) -> Tensor:
     """The `count` images of a file, float32 (count, C, H, W). Raises BenchError for a damaged or another file."""
+    if not path.exists():
+        raise BenchError(f"kept images {path} are missing; run with --keep-adversarial to make them again.")
     try:
         images = load_file(path)[_NAME]
     except (SafetensorError, OSError, KeyError, ValueError) as error:

@@ -89,7 +89,9 @@ class Counted(nn.Module):
         found = dict(find_views(self.model))
         if self.twin is not None:
             found["twin"] = self.twin
-        return {name: Counted(view, self.budget, self.classes) for name, view in found.items()}
+        # A view may have modules of its own, which freezing the model has not reached.
+        frozen = {name: view.eval().requires_grad_(False) for name, view in found.items()}
+        return {name: Counted(view, self.budget, self.classes).eval() for name, view in frozen.items()}
 
     def forward(self, x: Tensor) -> Tensor:
         logits = cast(Tensor, self.model(x))
@@ -149,7 +151,8 @@ def evaluate(
     """
     victim = in_space(model, space)
     budget, kept = Budget(), Budget()
-    counted = Counted(victim.model, budget, classes, twin).eval()
+    behind = None if twin is None else in_space(twin, space).model
+    counted = Counted(victim.model, budget, classes, behind).eval()
     device = next((t.device for t in model.parameters()), torch.device("cpu"))
     started = time.monotonic()
     parts: list[Outcomes] = []

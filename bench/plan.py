@@ -87,7 +87,7 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str], 
     rows = [
         row
         for name in data
-        for text in unique(run.models)
+        for text in dict.fromkeys(str(parse_model(text)) for text in run.models)
         for row in _rows(text, data[name], config, attacks, epochs, plugin_failures, as_named)
     ]
     return Matrix(data, rows, attacks, eps)
@@ -164,7 +164,20 @@ def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> 
             given = ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()))
             label = (f"{label}[{given}]" if given else label) + control
             plans.append(AttackPlan(entry, label, options, radius))
+    _check_labels(plans)
     return plans
+
+
+def _check_labels(plans: list[AttackPlan]) -> None:
+    """Raise BenchError where two attacks would share the lines of a table."""
+    known: dict[str, str] = {}
+    for plan in plans:
+        other = known.setdefault(plan.label, plan.entry.name)
+        if other != plan.entry.name:
+            raise BenchError(
+                f"attacks '{other}' and '{plan.entry.name}' are both labelled '{plan.label}'; register one with "
+                "another label=."
+            )
 
 
 def trained(job: Job, checkpoints: Path) -> bool:

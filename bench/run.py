@@ -15,9 +15,12 @@ from bench.cells import Cell
 from bench.config import Config
 from bench.environment import pick_device
 from bench.errors import BenchError, first_line
+from bench.names import parse_model
 from bench.plan import Matrix, Row, add_stored_cells, trained
 from bench.progress import Progress, progress, say
 from bench.store import Store
+from bench.training.chosen import exact_name
+from bench.training.job import make_job
 from bench.training.loop import threads, train
 from bench.worker import Result, Setting, compute, start_worker
 
@@ -39,9 +42,11 @@ def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed:
             if row.failure or trained(job, config.paths.checkpoints):
                 continue
             if not allowed:
+                usual = make_job(parse_model(job.label), matrix.data[row.dataset], config, job.seed)
+                seed = f" --train-seed {job.seed}" if job.seed else ""
                 row.failure = (
-                    f"no checkpoint of {job.label} on {row.dataset}; run `python -m bench train --models '{job.label}' "
-                    f"--dataset {row.dataset}`, or leave --no-train out."
+                    f"no checkpoint of {job.label} on {row.dataset}; run `python -m bench train --models "
+                    f"'{exact_name(usual, job)}' --dataset {row.dataset}{seed}`, or leave --no-train out."
                 )
                 continue
             say(f"no checkpoint of {job.label} on {row.dataset} (seed {job.seed}): training it now")

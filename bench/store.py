@@ -86,9 +86,7 @@ class Store:
 
     def write(self, cell: Cell, shard: int, outcomes: Outcomes, budget: Budget) -> None:
         """Write one shard, and the cell's identity beside it."""
-        identity = self.cell_folder(cell) / "key.json"
-        if not identity.exists():
-            write_json(identity, cell.identity)
+        self._write_identity(cell)
         table = pa.table({name: pa.array(column) for name, column in outcomes.items()})
         table = table.replace_schema_metadata({_BUDGET: json.dumps(budget.as_dict()).encode()})
         write_atomically(
@@ -96,6 +94,11 @@ class Store:
             lambda part: pq.write_table(table, part, compression="zstd", write_page_checksum=True),
         )
         self.shelf(cell, shard).clear()
+
+    def _write_identity(self, cell: Cell) -> None:
+        path = self.cell_folder(cell) / "key.json"
+        if not path.exists():
+            write_json(path, cell.identity)
 
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""
@@ -135,8 +138,11 @@ class Store:
         return total
 
     def manifest(self, cell: Cell) -> dict[str, Any] | None:
-        path = self.cell_folder(cell) / "manifest.json"
-        return read_json(path) if path.exists() else None
+        """None also for a damaged one: without a manifest that can be read a cell is not complete."""
+        try:
+            return read_json(self.cell_folder(cell) / "manifest.json")
+        except BenchError:
+            return None
 
     def complete(self, cell: Cell, examples: int) -> bool:
         """Whether a manifest vouches for the first `examples` images and their shards are there."""
@@ -146,6 +152,7 @@ class Store:
 
     def finish(self, cell: Cell, examples: int, request: dict[str, Any]) -> None:
         """Write the manifest once the shards are there; `request` is what was asked for, as passed and resolved."""
+        self._write_identity(cell)
         if self.complete(cell, examples):
             return
         shards = max(len(cell.shards(examples)), (self.manifest(cell) or {}).get("shards", 0))

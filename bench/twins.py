@@ -7,6 +7,7 @@ from bench.data.load import Dataset
 from bench.errors import BenchError
 from bench.names import parse_model
 from bench.registry import model
+from bench.training.chosen import exact_name
 from bench.training.job import Job, make_job
 
 
@@ -34,4 +35,7 @@ def twin_job(job: Job, data: Dataset, config: Config, named: str = "auto") -> Jo
         raise BenchError(f"no model is registered with twin_of={extractor!r}, the extractor of '{job.label}'.")
     twin = make_job(parse_model(found[0]), data, config, job.seed)
     same = job.recipe.name == "standard" and not job.pretrained
-    return replace(twin, settings=job.settings) if same else twin
+    if not same:
+        return twin
+    alike = replace(twin, settings=job.settings)
+    return replace(alike, label=exact_name(twin, alike))

@@ -31,7 +31,7 @@ def audit(
     from bench.diagnostics.suite import SUITE
     from bench.environment import pick_device
     from bench.plan import Matrix, add_stored_cells, plan_matrix
-    from bench.report.audit import PROTOCOLS, make_audits, render_audits
+    from bench.report.audit import PROTOCOLS, Who, make_audits, render_audits
     from bench.report.rows import Line, make_lines
     from bench.run import run_matrix
     from bench.store import Store
@@ -42,7 +42,7 @@ def audit(
         )
     request = unless_given(request, examples=500, eps=["8"])
     lines: dict[str, list[Line]] = {}
-    verdicts: dict[tuple[str, str], str] = {}
+    verdicts: dict[Who, str] = {}
     planned: dict[str, tuple[Config, Matrix]] = {}
     failures = list(request.failures)
     for protocol in PROTOCOLS:
@@ -70,7 +70,8 @@ def audit(
         if not (no_run or no_diagnosis):
             run_suite(make_case(row, matrix, config), list(SUITE.values()), sys.argv[1:])
         reading = stored_verdict(row, matrix, config)
-        verdicts[row.dataset, row.label] = reading.verdict if reading else NOT_DIAGNOSED
+        seed = None if row.job is None or row.job.pretrained else row.job.seed
+        verdicts[row.dataset, row.label, seed] = reading.verdict if reading else NOT_DIAGNOSED
         if reading:
             say(f"{row.label} on {row.dataset}: {reading.sentence}")
     colour = format == "terminal" and sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -16,12 +16,11 @@ from bench.diagnostics.context import Context
 from bench.diagnostics.thresholds import CANARY_COLOUR, CANARY_RADII
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.names import parse_model
 from bench.plan import Matrix, Row, plan_attacks, trained
 from bench.registry import protocol
 from bench.spaces import space_of
 from bench.training.checkpoint import card_path
-from bench.training.job import Job, canonical, make_job
+from bench.training.job import canonical
 from bench.twins import twin_job
 from bench.worker import load_model
 
@@ -72,7 +71,7 @@ def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
         own = twin_job(row.job, data, config)
         twins = {job.digest(): job for job in (*row.twins.values(), *([own] if own else []))}
         labels = [] if trained(row.job, folder) else [row.label]
-        labels += [_spelled(job, data, config, epochs) for job in twins.values() if not trained(job, folder)]
+        labels += [job.label for job in twins.values() if not trained(job, folder)]
         if labels:
             seed = f" --train-seed {row.job.seed}" if row.job.seed else ""
             more = f" --epochs {epochs}" if epochs is not None else ""
@@ -80,13 +79,6 @@ def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
                 f"no checkpoint of {', '.join(labels)} on {data.name}, which diagnosing {row.label} takes; run "
                 f"`python -m bench train --models '{','.join(labels)}' --dataset {data.name}{seed}{more}`."
             )
-
-
-def _spelled(twin: Job, data: Dataset, config: Config, epochs: int | None) -> str:
-    """The name that trains this very job."""
-    plain = make_job(parse_model(twin.label), data, config, twin.seed, epochs)
-    same = plain.digest() == twin.digest()
-    return twin.label if same else f"{twin.label}+standard[epochs={twin.settings['epochs']}]"
 
 
 def make_context(case: Case, n: int, device: torch.device) -> Context:

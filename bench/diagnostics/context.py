@@ -113,7 +113,8 @@ class Context:
         """What a search finds for some of the images (all, without `rows`), under the contract, in the space."""
         victim = in_space(model or self.model, self.space)
         # As in a cell: an attack may ask for the model's views, of which the undefended twin is one.
-        attacked = Counted(victim.model, Budget(), self.classes, self.twin).eval()
+        twin = None if self.twin is None else in_space(self.twin, self.space).model
+        attacked = Counted(victim.model, Budget(), self.classes, twin).eval()
         chosen = torch.arange(self.n, device=self.x.device) if rows is None else rows
         found = [self.x[:0]]
         with parametrize.cached():

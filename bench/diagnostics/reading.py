@@ -27,12 +27,14 @@ class Reading:
         fired: names of the diagnostics that showed it.
         sentence: one line.
         failed: whether any diagnostic, of whatever sign, is FAIL.
+        n: images that stored diagnostics were given; 0 where that is not known.
     """
 
     verdict: Verdict
     fired: tuple[str, ...]
     sentence: str
     failed: bool
+    n: int = 0
 
 
 def read(results: Sequence[Result]) -> Reading:

@@ -77,10 +77,12 @@ def of_share(
     sign: Sign | None,
     evidence: Mapping[str, float | int | str] | None = None,
 ) -> Result:
-    """The result for a share hits / n with its Wilson interval."""
+    """The result for a share hits / n with its Wilson interval; n/a where there is nothing to judge."""
+    if n == 0:
+        return not_applicable(name, f"There is no image to judge. {sentence}")
     interval = wilson(hits, n)
     verdict, line = verdict_of(interval, lines)
-    return Result(name, verdict, sentence, hits / n if n else None, line, n, interval, sign, evidence or {})
+    return Result(name, verdict, sentence, hits / n, line, n, interval, sign, evidence or {})
 
 
 def paired_difference(lost: int, won: int, n: int) -> tuple[float, Interval]:

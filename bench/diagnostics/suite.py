@@ -68,4 +68,6 @@ def diagnose(diagnostic: Diagnostic, context: Context) -> Result:
         reason, sign = str(error), "artefact"
     except RuntimeError as error:  # what autograd raises where logits do not depend on the images
         reason, sign = first_line(error), "masking"
+    except Exception as error:  # of the model's own code: a `certify` or `views` that it offers and that fails
+        reason, sign = first_line(error), "broken claim"
     return Result(diagnostic.name, "FAIL", f"It could not be completed: {reason}.", n=context.n, sign=sign)

@@ -22,7 +22,7 @@ def add_verdicts(lines: Sequence[Line], matrix: Matrix, config: Config) -> list[
         for line in own:
             line.verdict = reading.verdict if reading else NOT_DIAGNOSED
         if reading:
-            sentences.append(f"Verdict on {named} on {row.dataset}: {reading.sentence}")
+            sentences.append(f"Verdict on {named} on {row.dataset}, from {reading.n} images: {reading.sentence}")
         else:
             undiagnosed.append(named)
     if undiagnosed:

@@ -16,6 +16,8 @@ from bench.report.style import Format, Style, lay_out, style_of
 PROTOCOLS = {"paper": "paper protocol", "paper-normalized": "paper-normalized (control)", "adaptive": "worst case"}
 NONE = "—"
 
+Who = tuple[str, str, int | None]  # data set, model, training seed
+
 
 @dataclass
 class Audit:
@@ -29,6 +31,7 @@ class Audit:
 
     dataset: str
     model: str
+    train_seed: int | None
     eps: Fraction
     printed: dict[str, float]
     clean: Share | None = None
@@ -37,12 +40,12 @@ class Audit:
     verdict: str = ""
 
 
-def make_audits(lines: Mapping[str, Sequence[Line]], verdicts: Mapping[tuple[str, str], str]) -> list[Audit]:
+def make_audits(lines: Mapping[str, Sequence[Line]], verdicts: Mapping[Who, str]) -> list[Audit]:
     """Audits in the order of the lines.
 
     Args:
         lines: by protocol, a table's lines.
-        verdicts: by data set and model.
+        verdicts: by data set, model and training seed.
     """
     found: dict[tuple[str, str, int | None, Fraction], Audit] = {}
     for protocol, of_protocol in lines.items():
@@ -50,7 +53,8 @@ def make_audits(lines: Mapping[str, Sequence[Line]], verdicts: Mapping[tuple[str
             for eps, share in line.robust.items():
                 name = f"{line.model} ({line.note})" if line.note else line.model
                 printed = {a: v for (a, e), v in printed_of(line.dataset, line.model).items() if a and e == eps}
-                blank = Audit(line.dataset, name, eps, printed, verdict=verdicts.get((line.dataset, line.model), ""))
+                verdict = verdicts.get((line.dataset, line.model, line.train_seed), "")
+                blank = Audit(line.dataset, name, line.train_seed, eps, printed, verdict=verdict)
                 audit = found.setdefault((line.dataset, name, line.train_seed, eps), blank)
                 audit.clean = audit.clean or line.clean
                 if line.kind == "certificate":
@@ -64,7 +68,8 @@ def audit_frame(audits: Sequence[Audit]) -> pd.DataFrame:
     """One record per number: what it is, per cent, interval, n."""
     records: list[dict[str, Any]] = []
     for audit in audits:
-        head = {"dataset": audit.dataset, "model": audit.model, "eps": show_eps(audit.eps), "verdict": audit.verdict}
+        head = {"dataset": audit.dataset, "model": audit.model, "train_seed": audit.train_seed}
+        head |= {"eps": show_eps(audit.eps), "verdict": audit.verdict}
         numbers: list[tuple[str, str, Share | None]] = [("clean", "", audit.clean)]
         numbers += [(p, attack, share) for p, by in audit.shares.items() for attack, share in by.items()]
         numbers += [("certified", "", audit.certified)]
@@ -74,8 +79,8 @@ def audit_frame(audits: Sequence[Audit]) -> pd.DataFrame:
                 facts = {"accuracy": share.percent, "low": low, "high": high, "n": share.n}
                 records.append({**head, "what": what, "attack": attack, **facts})
         records += [{**head, "what": "printed", "attack": attack, "accuracy": v} for attack, v in audit.printed.items()]
-    columns = ["dataset", "model", "eps", "what", "attack", "accuracy", "low", "high", "n", "verdict"]
-    return pd.DataFrame(records, columns=columns).astype({"n": "Int64"})
+    columns = ["dataset", "model", "train_seed", "eps", "what", "attack", "accuracy", "low", "high", "n", "verdict"]
+    return pd.DataFrame(records, columns=columns).astype({"n": "Int64", "train_seed": "Int64"})
 
 
 def render_audits(audits: Sequence[Audit], form: Format, colour: bool = False) -> str:
@@ -85,13 +90,25 @@ def render_audits(audits: Sequence[Audit], form: Format, colour: bool = False) -
     if form == "json":
         return audit_frame(audits).to_json(orient="records", indent=1) + "\n"
     style = style_of(form, colour)
-    header = ["Data set", "Model", "ε", "n", "Clean", "Paper printed", *PROTOCOLS.values(), "Certified", "Verdict"]
+    header = [
+        "Data set",
+        "Model",
+        "Seed",
+        "ε",
+        "n",
+        "Clean",
+        "Paper printed",
+        *PROTOCOLS.values(),
+        "Certified",
+        "Verdict",
+    ]
     body = []
     for audit in audits:
         numbers = [_several(audit.shares.get(protocol, {}), style) for protocol in PROTOCOLS]
         printed = style.join.join(f"{attack} {value:.2f}" for attack, value in audit.printed.items()) or NONE
         n = "" if audit.clean is None else str(audit.clean.n)
-        head = [style.text(t) for t in (audit.dataset, audit.model, show_eps(audit.eps), n)]
+        seed = "" if audit.train_seed is None else str(audit.train_seed)
+        head = [style.text(t) for t in (audit.dataset, audit.model, seed, show_eps(audit.eps), n)]
         certified = style.text(NONE) if audit.certified is None else _one(audit.certified, style)
         clean = style.text(NONE) if audit.clean is None else _one(audit.clean, style)
         body.append([*head, clean, style.text(printed), *numbers, certified, style.text(audit.verdict)])

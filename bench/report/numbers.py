@@ -70,7 +70,9 @@ def number(group: Sequence[Line], eps: Fraction | None, lines: Sequence[Line], b
     percents = [share.percent for share in shares]
     low, high = shares[0].interval if len(shares) == 1 else (min(percents), max(percents))
     gains = [found for line in group if (found := gain(line, eps, lines, baseline)) is not None]
-    return Number(fmean(percents), low, high, len(shares), shares[0].n, _joint(gains) if gains else None)
+    # Over several seeds a gain is one only if the baseline has them all.
+    joint = _joint(gains) if gains and len(gains) == len(shares) else None
+    return Number(fmean(percents), low, high, len(shares), shares[0].n, joint)
 
 
 def gain(line: Line, eps: Fraction | None, lines: Sequence[Line], baseline: str) -> Gain | None:

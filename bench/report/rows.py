@@ -161,4 +161,7 @@ def _share(right: Verdicts) -> Share:
 
 def _unconverged(cell: Cell, outcomes: Outcomes) -> int:
     tol = cell.source.options.get("tol")
-    return int(np.sum(outcomes["residual"] >= tol)) if tol is not None else 0
+    residual = outcomes["residual"]
+    if tol is None or np.isnan(residual).all():  # it reports none
+        return 0
+    return int(np.sum(~(residual < tol)))

@@ -70,10 +70,10 @@ def _adapted(job: Job, card: Mapping[str, Any]) -> Job | None:
             return None
         sources[option] = adapted
     trained = replace(job, settings=settings, recipe_options=options, sources=sources)
-    return replace(trained, label=_label(job, trained))
+    return replace(trained, label=exact_name(job, trained))
 
 
-def _label(job: Job, trained: Job) -> str:
+def exact_name(job: Job, trained: Job) -> str:
     """What trains exactly this on the command line, where its brackets can say it."""
     changed = differences(job, trained)
     if not changed:

@@ -23,7 +23,7 @@ def test_every_number_finds_its_column() -> None:
         "paper-normalized": [line("PGD (control)", 15)],
         "adaptive": [line("adaptive", 66)],
     }
-    (audit,) = make_audits(lines, {("mnist", "deq"): "weak attack"})
+    (audit,) = make_audits(lines, {("mnist", "deq", None): "weak attack"})
     printed = printed_of("mnist", "deq")
     assert audit.printed == {"ifgsm": printed["ifgsm", EIGHT], "pgd": printed["pgd", EIGHT]}
     header, *body = render_audits([audit], "terminal").splitlines()

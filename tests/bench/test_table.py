@@ -55,6 +55,11 @@ def test_without_the_baseline_there_is_no_gain() -> None:
     assert all(record["gain"] is None and record["p_value"] is None for record in records)
 
 
+def test_a_seed_that_the_baseline_lacks_leaves_no_gain() -> None:
+    rows = rendered(line("deq", "1100", 0), line("a", "1111", 0), line("a", "0000", 1))
+    assert "50.00" in rows[1][5] and "(" not in rows[1][5]
+
+
 @pytest.mark.parametrize(
     ("scores", "marks"),
     [
@@ -140,3 +145,38 @@ def test_a_reduced_robust_data_set_is_in_the_label(tmp_path: Path, inside: Insid
     model = "fc-linear+robust-dataset[source=fc-linear,images=60,steps=3]"
     out = inside(tmp_path, "run", *QUICK, "--models", model).stdout
     assert "(1 epoch, reduced: 60 of " in out and "3 of 1000 steps)" in out
+
+
+def test_a_model_named_twice_is_one_row(inside: Inside, tmp_path: Path) -> None:
+    shown = inside(tmp_path, "run", "--models", "fc-linear,fc-linear[]", *QUICK[2:]).stdout
+    assert "seeds" not in shown.splitlines()[2] and shown.count("fc-linear (1 epoch)") == 2  # the table, the budget
+
+
+def test_two_attacks_of_one_label_are_refused(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text(
+        "from bench.registry import attack\n\n"
+        "@attack('mypgd', label='PGD')\ndef mypgd(model, x, y, eps, draws):\n    return x\n"
+    )
+    given = ["--models", "fc-linear", "--epochs", "1", "--attacks", "pgd,mypgd", "--plugin", "twice.py"]
+    done = inside(tmp_path, "run", *given, code=2)
+    assert "attacks 'pgd' and 'mypgd' are both labelled 'PGD'" in done.stderr
+
+
+def test_lost_bookkeeping_is_made_again(inside: Inside, tmp_path: Path) -> None:
+    first = inside(tmp_path, "run", *QUICK).stdout
+    folder = next((tmp_path / "results/store/digits").glob("*/ifgsm@*"))
+    (folder / "key.json").unlink()
+    (folder / "manifest.json").write_text("{")
+    assert inside(tmp_path, "run", *QUICK).stdout == first
+    assert json.loads((folder / "key.json").read_text())["attack"]["name"] == "ifgsm"
+    assert json.loads((folder / "manifest.json").read_text())["shards"] == 1
+
+
+def test_the_hint_names_the_very_checkpoint_that_is_missing(inside: Inside, tmp_path: Path) -> None:
+    inside(tmp_path, "train", "--models", "deq", "--epochs", "1")
+    worst = ["run", "--models", "deq", "--epochs", "1", "--protocol", "adaptive", "--eps", "8", "--no-train"]
+    done = inside(tmp_path, *worst, code=2)
+    hint = "python -m bench train --models 'fc-linear+standard[epochs=1]' --dataset digits"
+    assert hint in done.stderr
+    inside(tmp_path, "train", "--models", "fc-linear+standard[epochs=1]", "--dataset", "digits")
+    assert "no checkpoint" not in inside(tmp_path, *worst, "--dry-run").stderr

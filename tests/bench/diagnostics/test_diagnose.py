@@ -63,15 +63,15 @@ def test_every_option_that_matters_is_in_the_key(folder: Path, inside: Inside) -
 
 
 def test_the_verdict_beside_the_table(folder: Path, inside: Inside) -> None:
-    table = ("table", "--models", "deq,fc-linear", "--eps", "4,8", *TRAINING)
+    table = ("table", "--models", "deq,fc-linear", "--eps", "4,8", *TRAINING, "--examples", "60")
     before = inside(folder, *table).stdout
     assert "Not diagnosed: deq, fc-linear" in before and "Verdict on" not in before
     inside(folder, "diagnose", *BASE)
     after = inside(folder, *table).stdout
-    assert "Verdict on deq on digits: " in after and "Not diagnosed: fc-linear" in after
+    assert "Verdict on deq on digits, from 60 images: " in after and "Not diagnosed: fc-linear" in after
     records = json.loads(inside(folder, *table, "--format", "json").stdout)
     found = {record["model"]: record["verdict"] for record in records}
-    assert found["fc-linear"] == "not diagnosed" and f"Verdict on deq on digits: {found['deq']}" in after
+    assert found["fc-linear"] == "not diagnosed" and f"from 60 images: {found['deq']}" in after
     other = inside(folder, "table", "--models", "deq", "--eps", "8", *TRAINING).stdout
     assert "Not diagnosed: deq" in other, "other radii are another evaluation"
 

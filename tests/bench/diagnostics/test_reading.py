@@ -2,12 +2,14 @@
 
 import json
 from math import comb
+from pathlib import Path
 
 import pytest
 
 from bench.diagnostics.reading import read
 from bench.diagnostics.result import Result, Sign, Verdict, of_share, paired_difference
-from bench.diagnostics.thresholds import Lines
+from bench.diagnostics.thresholds import GRADIENT_DEAD, Lines
+from tests.bench.helpers import Inside
 
 
 def result(name: str, verdict: Verdict, sign: Sign | None) -> Result:
@@ -70,3 +72,17 @@ def test_paired_difference_covers(first: float, second: float) -> None:
 def test_results_survive_json() -> None:
     found = of_share("x", 3, 10, Lines(fail=0.0), "three of ten", "masking", {"a": 1, "b": "c"})
     assert Result.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_nothing_to_judge_is_no_verdict() -> None:
+    empty = of_share("gradient", 0, 0, GRADIENT_DEAD, "0 of 0 images.", "masking")
+    assert empty.verdict == "n/a" and empty.value is None
+
+
+def test_a_diagnosis_of_a_few_images_is_not_a_tables_verdict(inside: Inside, tmp_path: Path) -> None:
+    given = ["--models", "fc-linear", "--epochs", "1", "--eps", "8"]
+    inside(tmp_path, "run", *given)
+    inside(tmp_path, "diagnose", *given, "--examples", "3")
+    assert "not diagnosed" in inside(tmp_path, "table", *given).stdout
+    few = inside(tmp_path, "table", *given, "--examples", "3").stdout
+    assert "not diagnosed" not in few and "from 3 images: " in few
