@@ -7,14 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.figures.series import WORST, Series
+from bench.figures.series import Series
 from bench.figures.style import Look, look, new_figure
 from bench.paper.load import TABLES, printed_cells
 from bench.report.rows import Share
 
 X_LABEL = "radius ε of the L∞ ball, in 255ths of the pixel range"
 Y_LABEL = "accuracy in %"
-WORST_SHOWN = "worst of these"
+WORST = "worst case"
+_WORST_IS = (
+    "broken by any attack on pixels that the store holds of the model, at this radius or a smaller one; only where "
+    "AutoAttack or the adaptive attack has run unreduced"
+)
 Points = Mapping[Fraction, Share]
 
 
@@ -23,7 +27,7 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
 
     Args:
         series: of one protocol.
-        worst: per model what the adaptive protocol leaves, hollow and dotted; empty where the store has none.
+        worst: per model its worst case, hollow and dotted; none of a model whose store has no strong attack.
     """
     attacks = list(dict.fromkeys(one.attack for one in series))
     models = list(dict.fromkeys(one.model for one in series))
@@ -43,14 +47,14 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
     shares = [s for one in series for s in robust(one.points).values()] + [
         s for p in worst.values() for s in p.values()
     ]
-    adaptive = (
-        " Hollow, dotted: worst case, broken by any attack of the adaptive protocol at this radius or a smaller one."
+    about_worst = (
+        f" Hollow, dotted: {WORST}, {_WORST_IS}."
         if worst
-        else " The store holds no adaptive attacks of these models: no worst case is shown."
+        else f" The store holds neither AutoAttack nor the adaptive attack of these models: no {WORST} is shown."
     )
     caption = (
         f"Robust accuracy on {dataset} against the radius, protocol {series[0].protocol}, first n = {counts(shares)} "
-        f"test images; bars: 95 % Wilson intervals.{adaptive}"
+        f"test images; bars: 95 % Wilson intervals.{about_worst}"
     )
     return figure, caption
 
@@ -66,13 +70,13 @@ def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], wors
         for one in group:
             name = f"{one.protocol}: {one.attack}"
             _line(panel, one.points, look(names.index(name)), name)
-        if len(worst.get(model, {})) > 1:
-            _line(panel, worst[model], Look("#000000", ":", "x"), WORST_SHOWN)
+        if points := robust(worst.get(model, {})):
+            _line(panel, points, Look("#000000", ":", "x"), WORST)
         for attack, marker in (("I-FGSM", "1"), ("PGD", "2")):
-            points = printed(dataset, model, attack)
-            if points:
+            of_paper = printed(dataset, model, attack)
+            if of_paper:
                 label = f"paper's {attack}"
-                panel.plot(*zip(*points, strict=True), ls="", marker=marker, ms=8, color="#444444", label=label)
+                panel.plot(*zip(*of_paper, strict=True), ls="", marker=marker, ms=8, color="#444444", label=label)
         _frame(panel, model)
     for panel in panels[len(by_model) :]:
         panel.remove()
@@ -93,8 +97,8 @@ def curve_caption(dataset: str, by_model: Mapping[str, Sequence[Series]], worst:
     control = any(one.control for group in by_model.values() for one in group)
     return (
         f"Accuracy on {dataset} against the radius, first n = {counts(shares)} test images, at 0 without attack; bars: "
-        f"95 % Wilson intervals. {WORST_SHOWN.capitalize()}: broken by any attack shown, controls left out, at this "
-        "radius or a smaller one."
+        "95 % Wilson intervals."
+        + (f" {WORST.capitalize()}: {_WORST_IS}." if worst else "")
         + (" (control): attacked on normalised tensors, no measure of robustness." if control else "")
     )
 

@@ -8,10 +8,11 @@ from bench.environment import pick_device
 from bench.epsilon import show_eps
 from bench.figures.curves import Points, curve_caption, figure_4, security_curves
 from bench.figures.recompute import attack_first
-from bench.figures.series import Series, make_series, worst_cases
+from bench.figures.series import Series, make_series
 from bench.figures.style import save, styled
 from bench.plan import Matrix, Row, add_stored_cells, plan_matrix
 from bench.report.inventory import Held, inventory
+from bench.report.worst import worst_cases
 from bench.store import Store
 from bench.training.chosen import longest_trained
 from bench.training.job import canonical
@@ -92,10 +93,9 @@ def _from_store(
         for one in series:
             one.model = name
         by_model[name] = series
-        nested = [one for one in held if one.cell.protocol == "adaptive"] if kind == "4" else _measures(shown)
-        if nested:
-            points = worst_cases(nested, config.run.examples)
-            worst[name] = {e: s for e, s in points.items() if kind != "4" or not e or e in matrix.eps}
+        points = worst_cases(row.cells[0], found, config.run.examples)
+        if shares := {eps: one.share for eps, one in points.items() if kind != "4" or eps in matrix.eps}:
+            worst[name] = shares
     if not by_model:
         return [], problems
     if kind == "4":
@@ -129,10 +129,6 @@ def _chosen(held: list[Held], matrix: Matrix, config: Config, protocols: list[st
         if protocols is None
         or (one.cell.protocol in protocols and one.cell.eps in matrix.eps and one.cell.attack_label in labels)
     ]
-
-
-def _measures(held: list[Held]) -> list[Held]:
-    return [one for one in held if not one.cell.attack_label.endswith("(control)")]
 
 
 def _untrained(row: Row) -> str:

@@ -7,8 +7,7 @@ from fractions import Fraction
 from bench.outcomes import Outcomes
 from bench.report.inventory import Held
 from bench.report.rows import Share, clean_share, robust_share
-
-WORST = "worst case"
+from bench.training.job import canonical
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Series:
 
 
 def make_series(held: Sequence[Held], examples: int) -> list[Series]:
-    """Series of cells that are one model's: same weights and options, data, attack seed.
+    """Series of cells that are one model's: same weights and options, data, attack seed, device, engine with batches.
 
     Args:
         held: cells, of any models, protocols and radii.
@@ -52,7 +51,8 @@ def make_series(held: Sequence[Held], examples: int) -> list[Series]:
         if examples > cell.examples:
             continue
         outcomes = first(one, examples)
-        key = (cell.dataset, one.label, weights(one), str(cell.seed), cell.protocol, cell.attack_label)
+        place = canonical([cell.identity[name] for name in ("model", "data", "seed", "device", "engine")])
+        key = (place, one.label, cell.protocol, cell.attack_label)
         series = found.setdefault(key, Series(cell.dataset, one.label, cell.protocol, cell.attack_label))
         series.points.setdefault(Fraction(0), clean_share(outcomes))
         if cell.eps:
@@ -63,30 +63,6 @@ def make_series(held: Sequence[Held], examples: int) -> list[Series]:
     return list(found.values())
 
 
-def worst_cases(held: Sequence[Held], examples: int) -> dict[Fraction, Share]:
-    """Per radius the share that no cell of one model at this radius or a smaller one breaks; 0: without attack.
-
-    An example broken in a small ball is broken in every larger one. Of cells of different lengths the shortest
-    counts, so that every share has the same n.
-    """
-    cells = sorted((one for one in held if one.cell.examples >= examples), key=lambda one: one.cell.eps)
-    if not cells:
-        return {}
-    n = examples or min(one.cell.examples for one in cells)
-    outcomes = first(cells[0], n)
-    standing = outcomes["clean"] == outcomes["label"]
-    shares = {Fraction(0): Share(int(standing.sum()), n)}
-    for one in cells:
-        standing = standing & ~first(one, n)["broken"].astype(bool)
-        shares[one.cell.eps] = Share(int(standing.sum()), n)
-    return shares
-
-
 def first(held: Held, examples: int) -> Outcomes:
     """The outcomes of the first n examples, 0: all."""
     return {name: column[: examples or None] for name, column in held.outcomes.items()}
-
-
-def weights(held: Held) -> str:
-    """What tells one model from another, whatever it is called."""
-    return str(held.cell.identity["model"])

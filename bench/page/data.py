@@ -1,14 +1,14 @@
 """The page's content as plain data: a row per number, and what stands behind it."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from bench.diagnostics.suite import SUITE
 from bench.epsilon import show_eps
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.page.evidence import Diagnosis, Evidence, diagnoses, evidence, radius
+from bench.page.evidence import Diagnosis, Evidence, certified_share, diagnoses, evidence, radius
 from bench.paper.match import name_and_recipe, printed_of
 from bench.registry import protocol
 from bench.report.inventory import Held, inventory
@@ -30,10 +30,18 @@ def page_data(store: Store, checkpoints: Path) -> dict[str, Any]:
         `rows`: one per complete cell of an attack; `cells`: key and manifest by index; `shared`: pieces of those that
         recur, referred to as {"$": index}; `protocols`: what each is; `problems`: a line per file that is unreadable.
     """
-    held, problems = inventory(store)
+    everything, problems = inventory(store)
+    held = [one for one in everything if _readable(one, problems)]
+    of_model: dict[str, list[Held]] = {}
+    for one in held:
+        of_model.setdefault(_model(one), []).append(one)
     found, more = diagnoses(store.folder)
     shelf = _Shelf()
-    rows = [row for one in held if not one.certificate for row in _rows(one, held, found, checkpoints, shelf, problems)]
+    rows = [
+        _row(one, evidence(one, of_model[_model(one)], found), checkpoints, shelf)
+        for one in held
+        if not one.certificate
+    ]
     return {
         "rows": rows,
         "cells": shelf.cells,
@@ -73,49 +81,42 @@ class _Shelf:
         return {"$": self._shared[text]}
 
 
-def _rows(
-    held: Held,
-    everything: Sequence[Held],
-    found: Sequence[Diagnosis],
-    checkpoints: Path,
-    shelf: _Shelf,
-    problems: list[str],
-) -> list[dict[str, Any]]:
-    """The row of a cell, or none where a file of it is damaged, which is then told."""
-    cell = held.cell
-    same = [one for one in everything if _same_model(one, held)]
+def _readable(held: Held, problems: list[str]) -> bool:
+    """Whether its outcomes are there; a file that is damaged is told."""
     try:
-        beside = evidence(held, same, found)
-        shares = clean_share(held.outcomes), robust_share(held.outcomes)
+        certified_share(held) if held.certificate else robust_share(held.outcomes)
     except (BenchError, KeyError) as error:
-        problems.append(f"{held.store.cell_folder(cell)}: {error}")
-        return []
+        problems.append(f"{held.store.cell_folder(held.cell)}: {error}")
+        return False
+    return True
+
+
+def _row(held: Held, beside: Evidence, checkpoints: Path, shelf: _Shelf) -> dict[str, Any]:
+    cell, robust = held.cell, robust_share(held.outcomes)
     paper = printed_of(cell.dataset, held.label) if cell.protocol in OF_PAPER else {}
     usual = "[" not in cell.attack_label
     printed = paper.get((cell.attack, cell.eps)) if usual else None
-    return [
-        {
-            "model": held.label,
-            "recipe": name_and_recipe(held.label)[1],
-            "training": _training(held, checkpoints),
-            "dataset": cell.dataset,
-            "protocol": cell.protocol,
-            "attack": cell.attack_label,
-            "control": cell.attack_label.endswith("(control)"),
-            "eps": radius(cell.eps),
-            "epsText": show_eps(cell.eps),
-            "trainSeed": cell.source.train_seed,
-            "attackSeed": cell.seed,
-            "device": cell.identity["device"],
-            "clean": _share(shares[0]),
-            "paperClean": paper.get(("", Fraction(0))),
-            "robust": _share(shares[1]),
-            "paper": printed,
-            "difference": None if printed is None else round(shares[1].percent - printed, 2),
-            "cell": shelf.place(held),
-            **_beside(beside, shelf),
-        }
-    ]
+    return {
+        "model": held.label,
+        "recipe": name_and_recipe(held.label)[1],
+        "training": _training(held, checkpoints),
+        "dataset": cell.dataset,
+        "protocol": cell.protocol,
+        "attack": cell.attack_label,
+        "control": cell.attack_label.endswith("(control)"),
+        "eps": radius(cell.eps),
+        "epsText": show_eps(cell.eps),
+        "trainSeed": cell.source.train_seed,
+        "attackSeed": cell.seed,
+        "device": cell.identity["device"],
+        "clean": _share(clean_share(held.outcomes)),
+        "paperClean": paper.get(("", Fraction(0))),
+        "robust": _share(robust),
+        "paper": printed,
+        "difference": None if printed is None else round(robust.percent - printed, 2),
+        "cell": shelf.place(held),
+        **_beside(beside, shelf),
+    }
 
 
 def _beside(found: Evidence, shelf: _Shelf) -> dict[str, Any]:
@@ -128,21 +129,23 @@ def _beside(found: Evidence, shelf: _Shelf) -> dict[str, Any]:
 
 
 def _verdict(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
+    """Part of the suite has no reading and no level, whatever it found: the rest might have found something graver."""
     if diagnosis is None:
         return None
-    partly = "" if diagnosis.whole else f" Only {len(diagnosis.results)} diagnostics of the suite were run."
+    stored, reading = diagnosis.stored, diagnosis.reading
+    part = f"{len(stored.results)} of {len(SUITE)}"
     return {
-        "name": diagnosis.reading.verdict,
-        "level": diagnosis.level,
-        "sentence": diagnosis.reading.sentence + partly,
-        "results": [result.as_dict() for result in diagnosis.results],
+        "name": reading.verdict if reading else f"partly diagnosed ({part})",
+        "level": diagnosis.gravest if reading else None,
+        "n": stored.n,
+        "sentence": reading.sentence if reading else f"Only {part} diagnostics were run, too few for a verdict.",
+        "results": [result.as_dict() for result in stored.results],
     }
 
 
-def _same_model(one: Held, other: Held) -> bool:
-    return all(
-        canonical(one.cell.identity[k]) == canonical(other.cell.identity[k]) for k in ("model", "data", "device")
-    )
+def _model(held: Held) -> str:
+    """Cells of the same model, data and device class have the same."""
+    return canonical([held.cell.identity[name] for name in ("model", "data", "device")])
 
 
 def _share(share: Share | None) -> dict[str, float] | None:

@@ -14,6 +14,12 @@ function facts(row) {
     `Robust accuracy ${spelled(row.robust)}; clean ${spelled(row.clean)}.`,
     `Protocol ${row.protocol}, attack seed ${row.attackSeed}, device ${row.device}; recipe ${row.recipe}, ${row.training}.`,
   ];
+  if (row.worst !== null) {
+    const made = row.behind.filter((one) => one.what.startsWith("worst case")).length;
+    lines.push(`Worst case ${spelled(row.worst)}: what all ${made} cells listed below leave, of attacks on pixels at this radius or a smaller one.`);
+  } else if (!row.control) {
+    lines.push("Worst case not evaluated: neither AutoAttack nor the adaptive attack was run unreduced at this radius.");
+  }
   if (row.paper !== null) {
     const clean = row.paperClean === null ? "" : `, and ${row.paperClean.toFixed(2)} % without attack`;
     const where = outside(row) ? "outside" : "inside";
@@ -25,7 +31,7 @@ function facts(row) {
 
 function verdict(row) {
   const head = element("h3", {}, "Verdict and its evidence");
-  if (row.verdict === null) return [head, element("p", { class: "absent" }, "Not evaluated: the store holds no diagnostics of this model under this protocol.")];
+  if (row.verdict === null) return [head, element("p", { class: "absent" }, "Not evaluated: the store holds no diagnostics of this very cell.")];
   const items = row.verdict.results.map((result) => {
     const level = element("span", { class: "level" }, `${result.verdict} `);
     if (["OK", "WARN", "FAIL"].includes(result.verdict)) level.classList.add(result.verdict);
@@ -33,7 +39,9 @@ function verdict(row) {
     const span = Array.isArray(result.interval) ? ` 95 % interval [${result.interval.map((x) => Number(x).toPrecision(3)).join(", ")}].` : "";
     return element("li", {}, level, element("b", {}, String(result.name)), `: ${result.sentence}${value}${span}`);
   });
-  return [head, element("p", {}, `${row.verdict.sentence} Gravest verdict: ${row.verdict.level}. Evidence, not a certificate.`), element("ul", {}, ...items)];
+  const gravest = row.verdict.level === null ? "" : ` Gravest verdict: ${row.verdict.level}.`;
+  const summary = `On the first n = ${row.verdict.n} test images: ${row.verdict.sentence}${gravest} Evidence, not a certificate.`;
+  return [head, element("p", {}, summary), element("ul", {}, ...items)];
 }
 
 function cellBlock(what, index) {

@@ -3,45 +3,45 @@
 Whatever the store has none of is None, and the page says that it was not evaluated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bench.diagnostics.reading import Reading, read
-from bench.diagnostics.result import Result
-from bench.diagnostics.suite import SUITE
+from bench.diagnostics.stored import Stored, find_stored, identity_key
 from bench.errors import BenchError
-from bench.figures.series import worst_cases
 from bench.files import read_json
 from bench.report.inventory import Held
 from bench.report.rows import Share
-from bench.training.job import canonical
+from bench.report.worst import worst_cases
 
-ADAPTIVE = "adaptive"  # the protocol whose cells make the worst case
+LEVELS = ("OK", "WARN", "FAIL")  # ascending
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The diagnostics of one model under one protocol, on the most images there are.
+    """What the store holds of one case.
 
     Attributes:
-        reading: all of them read together.
-        level: the gravest verdict of all: FAIL, WARN or OK.
-        results: in the suite's order.
-        whole: whether every diagnostic of the suite is among them.
+        cells: keys of those that were diagnosed.
+        stored: the results, and on how many images.
     """
 
-    model: str
-    data: str
-    protocol: str
-    reading: Reading
-    level: str
-    results: list[Result]
-    whole: bool
+    cells: frozenset[str]
+    stored: Stored
+
+    @property
+    def reading(self) -> Reading | None:
+        """All results read together; None where they are not the whole suite."""
+        return read(self.stored.results) if self.stored.whole else None
+
+    @property
+    def gravest(self) -> str:
+        """The gravest verdict of all, of those that judge."""
+        return max((r.verdict for r in self.stored.results if r.verdict in LEVELS), key=LEVELS.index, default="OK")
 
 
 @dataclass
@@ -58,21 +58,19 @@ def evidence(held: Held, same_model: Sequence[Held], diagnoses: Sequence[Diagnos
     """Everything that qualifies one cell's number.
 
     Args:
-        same_model: all cells of its model on its data.
-        diagnoses: of any model.
+        same_model: all cells of its model on its data and device, of any attack seed.
+        diagnoses: of any model, the one to be preferred first.
     """
     eps, found = held.cell.eps, Evidence()
-    inside = [one for one in same_model if one.cell.protocol == ADAPTIVE and one.cell.eps <= eps]
-    if any(one.cell.eps == eps for one in inside):
-        found.worst = worst_cases(inside, 0)[eps]
-        found.cells += [("worst case", one) for one in inside]
+    if worst := worst_cases(held.cell, same_model, 0).get(eps):
+        found.worst = worst.share
+        found.cells += [(f"worst case: {one.cell.protocol}, {one.cell.attack_label}", one) for one in worst.cells]
     for one in same_model:
         if one.certificate and one.cell.eps == eps:
             found.certified = certified_share(one)
             found.cells.append(("certified", one))
-    identity = held.cell.identity
-    place = (canonical(identity["model"]), canonical(identity["data"]), held.cell.protocol)
-    found.diagnosis = next((d for d in diagnoses if (d.model, d.data, d.protocol) == place), None)
+    key = held.cell.key()
+    found.diagnosis = next((diagnosis for diagnosis in diagnoses if key in diagnosis.cells), None)
     return found
 
 
@@ -86,34 +84,30 @@ def certified_share(held: Held) -> Share:
 def diagnoses(folder: Path) -> tuple[list[Diagnosis], list[str]]:
     """Stored findings, `diagnostics/<data set>/<model>/<case>/n<N>/<name>.json`; and a line for what cannot be read.
 
-    Of several cases of a model under a protocol, such as other radii, the one with the most diagnostics comes first.
+    A cell can be in several cases, such as of other radii. The whole suite comes first, of several the one on the
+    most images, of those the gravest.
     """
     found, problems = [], []
     for case in sorted(folder.glob("diagnostics/*/*/*")):
-        counts = sorted((int(n.name[1:]), n) for n in case.glob("n*") if n.name[1:].isdecimal())
         try:
-            found += [_diagnosis([read_json(path) for path in sorted(n.glob("*.json"))]) for _, n in counts[-1:]]
-        except (BenchError, KeyError, IndexError, TypeError) as error:
+            found += [diagnosis for diagnosis in [_diagnosis(case)] if diagnosis]
+        except (BenchError, KeyError, TypeError) as error:
             problems.append(f"{case}: {error}")
-    return sorted(found, key=lambda diagnosis: -len(diagnosis.results)), problems
+    return sorted(found, key=_weight, reverse=True), problems
 
 
-def _diagnosis(contents: Sequence[Mapping[str, Any]]) -> Diagnosis:
-    """Raises KeyError, IndexError or TypeError for content of another form."""
-    identity = contents[0]["identity"]["cells"][0]
-    by_name = {content["result"]["name"]: content for content in contents}
-    current = [by_name[d.name] for d in SUITE.values() if by_name.get(d.name, {}).get("version") == d.version]
-    results = [Result.from_dict(content["result"]) for content in current]
-    levels = {result.verdict for result in results}
-    return Diagnosis(
-        model=canonical(identity["model"]),
-        data=canonical(identity["data"]),
-        protocol=str(identity["protocol"]["name"]),
-        reading=read(results),
-        level="FAIL" if "FAIL" in levels else "WARN" if "WARN" in levels else "OK",
-        results=results,
-        whole=len(results) == len(SUITE),
-    )
+def _diagnosis(case: Path) -> Diagnosis | None:
+    """Raises KeyError or TypeError for content of another form, BenchError for a damaged file."""
+    files = sorted(case.glob("n*/*.json"))
+    if not files:
+        return None
+    identity = read_json(files[0])["identity"]
+    stored = find_stored(case, identity_key(identity))
+    return Diagnosis(frozenset(identity_key(cell) for cell in identity["cells"]), stored) if stored else None
+
+
+def _weight(diagnosis: Diagnosis) -> tuple[int, int, int]:
+    return len(diagnosis.stored.results), diagnosis.stored.n, LEVELS.index(diagnosis.gravest)
 
 
 def radius(eps: Fraction) -> float:

@@ -24,12 +24,20 @@ const COLUMNS = [
   { id: "verdict", name: "Verdict", key: (r) => r.verdict && r.verdict.name, cell: verdictCell },
 ];
 
+// Part of the suite has no level: it cannot tell that nothing fails.
+function verdictText(verdict) {
+  if (verdict === null) return "not evaluated";
+  return verdict.level === null ? verdict.name : `${verdict.name} (${verdict.level})`;
+}
+
 function verdictCell(row) {
-  const text = row.verdict === null ? "not evaluated" : `${row.verdict.name} (${row.verdict.level})`;
-  const name = `Evidence and manifest of ${row.model}, ${row.attack}, ${row.epsText}: ${text}`;
-  const more = element("small", {}, "details");
-  const button = element("button", { type: "button", "aria-label": name, "aria-haspopup": "dialog" }, text, more);
-  if (row.verdict !== null) button.classList.add("level", row.verdict.level);
+  const text = verdictText(row.verdict);
+  const diagnosed = row.verdict === null ? "" : `, n = ${row.verdict.n}`;
+  const name = `Evidence and manifest of ${row.model}, ${row.attack}, ${row.epsText}: ${text}${diagnosed}`;
+  const images = row.verdict && element("small", {}, `n = ${row.verdict.n}`);
+  const more = [images, element("small", {}, "details")];
+  const button = element("button", { type: "button", "aria-label": name, "aria-haspopup": "dialog" }, text, ...more);
+  if (row.verdict !== null && row.verdict.level !== null) button.classList.add("level", row.verdict.level);
   button.addEventListener("click", () => showDetails(row));
   return [button];
 }

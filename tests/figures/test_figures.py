@@ -1,8 +1,10 @@
 """`bench figure`: every kind is drawn, the same every time, says what it is, and says what it lacks."""
 
 import hashlib
+import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ import torch
 from matplotlib import image
 
 from bench.figures.style import COLOURS, DASHES, MARKERS, look
+from bench.registry import attack as attacks
+from bench.registry import protocol as protocols
+from bench.report.inventory import inventory
+from bench.store import Store
 from tests.bench.helpers import Inside, bench, last_line
 
 BASE = ("--models", "deq,lyadeq", "--epochs", "2", "--examples", "60")
@@ -67,6 +73,27 @@ def test_what_a_figure_lacks_is_said(folder: Path, inside: Inside) -> None:
     assert "does not attack images" in last_line(done)
 
 
+@pytest.mark.parametrize("kind", ["4", "curve"])
+def test_the_worst_case_is_drawn_where_a_strong_attack_ran(kind: str, folder: Path, inside: Inside) -> None:
+    command = ("figure", kind, *BASE, *(("--eps", "4,16") if kind == "4" else ()), "--out", "a")
+    name = f"a/{'figure-4' if kind == '4' else 'curve'}-digits.svg"
+    inside(folder, *command)
+    assert "broken by any attack" not in caption(folder / name)
+    store = Store(folder / "results/store")
+    one = next(one for one in inventory(store)[0] if (one.label, one.cell.attack) == ("deq", "pgd"))
+    options = attacks["autoattack"].resolve(protocols["standard"].target(one.cell.eps)["autoattack"])
+    identity = {
+        **one.cell.identity,
+        "protocol": {"name": "standard", "implementation": "1"},
+        "attack": {"name": "autoattack", "implementation": "1", "options": options},
+    }
+    cell = replace(one.cell, attack="autoattack", identity=identity)
+    shutil.copytree(store.cell_folder(one.cell), store.folder / cell.folder())
+    (store.folder / cell.folder() / "key.json").write_text(json.dumps(identity))
+    inside(folder, *command)
+    assert "broken by any attack on pixels" in caption(folder / name)
+
+
 def test_training_seeds_are_told_apart(folder: Path, inside: Inside) -> None:
     options = ("--models", "fc-linear", "--epochs", "1", "--examples", "60", "--seeds", "0,1")
     inside(folder, "run", *options, "--eps", "8")
@@ -78,8 +105,6 @@ def test_training_seeds_are_told_apart(folder: Path, inside: Inside) -> None:
 def test_the_images_are_those_of_the_store(folder: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attacked anew, the same predictions as the outcomes hold."""
     from bench.figures import draw
-    from bench.report.inventory import inventory
-    from bench.store import Store
 
     seen = []
     monkeypatch.setattr(draw, "attack_first", lambda *a, real=draw.attack_first: seen.append(real(*a)) or seen[-1])

@@ -114,7 +114,8 @@ def test_evidence_opens_on_click_and_closes_by_escape(tab: Tab) -> None:
     choose(tab, "protocol", "paper")
     choose(tab, "dataset", "mnist")
     button = "document.querySelector('td.verdict button')"
-    assert "masking (WARN)" in tab.run(f"{button}.textContent")
+    assert "masking (WARN)n = 100" in tab.run(f"{button}.textContent")
+    assert "masking (WARN), n = 100" in tab.run(f"{button}.getAttribute('aria-label')")
     focus(tab, "td.verdict button")
     tab.press("Enter")
     assert tab.run("document.getElementById('details').open")
@@ -122,7 +123,8 @@ def test_evidence_opens_on_click_and_closes_by_escape(tab: Tab) -> None:
     assert "gradient: Some gradients are zero." in text and HOSTILE in text and "95 % interval [0.0100, 0.0500]" in text
     assert "The paper printed 50.24 %" in text and "outside our interval" in text
     folders = tab.run("[...document.querySelectorAll('#details summary')].map(s => s.textContent)")
-    assert [name.split(":")[0] for name in folders] == ["robust accuracy", "worst case", "certified"]
+    assert [name.split(":")[0] for name in folders] == ["robust accuracy", *["worst case"] * 3, "certified"]
+    assert "Worst case 80.00 %" in text and "all 3 cells listed below" in text
     manifest, key = tab.run(
         "[...document.querySelectorAll('#details pre')].slice(0, 2).map(p => JSON.parse(p.textContent))"
     )
@@ -139,6 +141,16 @@ def test_what_was_not_evaluated_says_so(tab: Tab) -> None:
         assert [text.removesuffix("details") for text in column(tab, name)] == ["not evaluated"] * 3
     tab.run("document.querySelector('td.verdict button').click()")
     assert "holds no diagnostics" in tab.run("document.getElementById('details-body').textContent")
+
+
+def test_part_of_the_suite_has_no_level(tab: Tab) -> None:
+    choose(tab, "protocol", "adaptive")
+    button = "document.querySelector('td.verdict button')"
+    assert tab.run(f"{button}.textContent") == "partly diagnosed (2 of 15)n = 30details"
+    assert tab.run(f"{button}.className") == ""
+    tab.run(f"{button}.click()")
+    text = tab.run("document.getElementById('details-body').textContent")
+    assert "Only 2 of 15 diagnostics were run" in text and "noise: Nothing." in text and "Gravest" not in text
 
 
 def test_curves_tell_their_values(tab: Tab) -> None:

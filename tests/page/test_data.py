@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
+from bench.diagnostics.result import Result
 from bench.errors import BenchError
 from bench.page.build import as_script_data, build_page
 from bench.page.data import page_data
 from bench.page.serve import make_server
 from bench.store import Store
 from tests.bench.helpers import Inside, last_line
-from tests.page.made_up import HOSTILE, WRONG, made_up_store
-from tests.report.stored import N
+from tests.page.made_up import HOSTILE, RADII, WRONG, made_up_store, standing, store_findings
+from tests.report.stored import N, store_cell
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,11 @@ def test_what_stands_beside_a_number(data: dict[str, Any]) -> None:
     pgd = row(data, "mnist", "PGD", 4.0)
     assert pgd["worst"]["percent"] == pytest.approx(100 * 180 / N, abs=1e-3)
     assert pgd["certified"]["percent"] == pytest.approx(100 * 140 / N, abs=1e-3)
-    assert (pgd["verdict"]["name"], pgd["verdict"]["level"], len(pgd["verdict"]["results"])) == ("masking", "WARN", 2)
-    assert "masking" in pgd["verdict"]["sentence"] and "Only 2 diagnostics" in pgd["verdict"]["sentence"]
-    assert [one["what"] for one in pgd["behind"]] == ["worst case", "worst case", "certified"]
+    verdict = pgd["verdict"]
+    assert (verdict["name"], verdict["level"], verdict["n"], len(verdict["results"])) == ("masking", "WARN", 100, 15)
+    assert "masking" in verdict["sentence"]
+    made_of = ["paper, I-FGSM", "paper, PGD", "adaptive, adaptive"] * 2
+    assert sorted(one["what"] for one in pgd["behind"]) == ["certified", *sorted(f"worst case: {m}" for m in made_of)]
     for index in (pgd["cell"], *(one["cell"] for one in pgd["behind"])):
         assert data["cells"][index]["key"]["schema"] == 1 and data["cells"][index]["manifest"]["shards"] == 2
 
@@ -72,9 +75,73 @@ def test_findings_of_another_version_count_as_none(tmp_path: Path) -> None:
     store = made_up_store(tmp_path)
     path = next(tmp_path.glob("diagnostics/*/*/*/*/gradient.json"))
     path.write_text(path.read_text().replace('"version": ', '"version": 9'))
-    pgd = row(page_data(store, Path("nowhere")), "mnist", "PGD", 4.0)
-    assert [result["name"] for result in pgd["verdict"]["results"]] == ["noise"]
-    assert pgd["verdict"]["name"] == "no sign of failure"
+    verdict = row(page_data(store, Path("nowhere")), "mnist", "PGD", 4.0)["verdict"]
+    assert len(verdict["results"]) == 14 and "gradient" not in [result["name"] for result in verdict["results"]]
+    assert verdict["name"] == "partly diagnosed (14 of 15)"
+
+
+FAILED = Result("solver", "FAIL", "It does not converge.", 0.9, 0.1, 20, (0.8, 0.95), "non-convergence")
+
+
+def test_one_diagnostic_on_more_images_does_not_hide_the_whole_suite(tmp_path: Path) -> None:
+    """`diagnose --examples 20`, then `diagnose --only determinism --examples 30`."""
+    store = Store(tmp_path)
+    cell = store_cell(store, "pgd", RADII[0], standing(100))
+    store_findings(tmp_path, [cell], 10)
+    store_findings(tmp_path, [cell], 20, FAILED)
+    store_findings(tmp_path, [cell], 30, only=["determinism"])
+    verdict = row(page_data(store, Path("nowhere")), "digits", "PGD", 2.0)["verdict"]
+    assert (verdict["name"], verdict["level"]) == ("non-convergence", "FAIL")
+    assert verdict["n"] == 20 and len(verdict["results"]) == 15
+
+
+def test_part_of_the_suite_is_no_verdict(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cell = store_cell(store, "pgd", RADII[0], standing(100))
+    store_findings(tmp_path, [cell], 20, only=["noise", "determinism"])
+    store_findings(tmp_path, [cell], 30, only=["determinism"])
+    verdict = row(page_data(store, Path("nowhere")), "digits", "PGD", 2.0)["verdict"]
+    assert (verdict["name"], verdict["level"]) == ("partly diagnosed (2 of 15)", None)
+    assert "no sign of failure" not in verdict["sentence"] and "2 of 15" in verdict["sentence"]
+    assert verdict["n"] == 20 and [one["name"] for one in verdict["results"]] == ["noise", "determinism"]
+
+
+def test_a_diagnosis_qualifies_only_the_cells_it_was_made_of(tmp_path: Path) -> None:
+    """`diagnose --attacks ifgsm --eps 2` says nothing of PGD, of other radii or of other attack seeds."""
+    store = Store(tmp_path)
+    cells = {(a, e): store_cell(store, a, e, standing(100)) for a in ("ifgsm", "pgd") for e in RADII}
+    store_cell(store, "ifgsm", RADII[0], standing(100), seed=1)
+    store_findings(tmp_path, [cells["ifgsm", RADII[0]]], 20, FAILED)
+    rows = page_data(store, Path("nowhere"))["rows"]
+    qualified = [(r["attack"], r["epsText"], r["attackSeed"]) for r in rows if r["verdict"]]
+    assert len(rows) == 7 and qualified == [("I-FGSM", "2/255", 0)]
+
+
+def test_of_several_whole_diagnoses_the_one_on_most_images_counts_then_the_gravest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cells = [store_cell(store, "pgd", eps, standing(100)) for eps in RADII]
+    store_findings(tmp_path, cells, 20)
+    store_findings(tmp_path, cells[:1], 20, FAILED)
+    store_findings(tmp_path, cells[:2], 30)
+    page = page_data(store, Path("nowhere"))
+    assert [row(page, "digits", "PGD", eps)["verdict"]["n"] for eps in (2.0, 4.0, 8.0)] == [30, 30, 20]
+    store_findings(tmp_path, cells[:1], 30, FAILED)
+    assert row(page_data(store, Path("nowhere")), "digits", "PGD", 2.0)["verdict"]["level"] == "FAIL"
+
+
+def test_the_worst_case_is_no_better_than_any_attack_and_says_what_it_is_made_of(tmp_path: Path) -> None:
+    """A reduced adaptive cell alone is none; beside AutoAttack it counts with the paper's attacks, on what all hold."""
+    store = Store(tmp_path)
+    weak = {"members": "square", "iterations": 100, "targets": 9, "queries": 1, "twin": "auto"}
+    store_cell(store, "pgd", RADII[1], standing(120))
+    store_cell(store, "adaptive", RADII[1], standing(290), protocol="adaptive", options=weak)
+    assert row(page_data(store, Path("nowhere")), "digits", "PGD", 4.0)["worst"] is None
+    store_cell(store, "autoattack", RADII[1], standing(200), protocol="standard", examples=250)
+    page = page_data(store, Path("nowhere"))
+    pgd = row(page, "digits", "PGD", 4.0)
+    assert (pgd["worst"]["n"], pgd["worst"]["percent"]) == (250, pytest.approx(100 * 120 / 250, abs=1e-3))
+    folders = [page["cells"][one["cell"]]["folder"].split("@")[0] for one in pgd["behind"]]
+    assert sorted(folders) == ["digits/deq/adaptive", "digits/deq/autoattack", "digits/deq/pgd"]
 
 
 def test_what_was_not_evaluated_is_none(data: dict[str, Any]) -> None:

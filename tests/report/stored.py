@@ -7,6 +7,7 @@ import numpy as np
 
 from bench.cells import Cell, Source, cell_identity
 from bench.outcomes import Budget
+from bench.registry import attack as attacks
 from bench.registry import protocol as protocols
 from bench.store import Store
 
@@ -26,25 +27,34 @@ def store_cell(
     protocol: str = "paper",
     certified: Any = None,
     options: dict[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    batch: int = 250,
+    examples: int = N,
 ) -> dict[str, Any]:
-    """Store one cell of N images and return its identity.
+    """Store one cell, of all N images unless told otherwise, and return its identity.
 
     Args:
         adversarial: predictions under attack, (N,).
         certified: for a certificate's cell, which images are proven, (N,).
         options: of the attack; None: the protocol's.
+        seed, device, batch: part of the identity.
+        examples: how many are stored.
     """
     planned = protocols[protocol].target(eps) if protocol in protocols else {}
-    options = planned.get(attack, {}) if options is None else options
+    if options is None:
+        given = planned.get(attack, {})
+        options = attacks[attack].resolve(given) if attack in attacks else given
     model = {"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}
     identity = cell_identity(
         model=model, dataset=dataset, test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack,
-        attack_implementation="1", attack_options=options, eps=eps, seed=0, device="cpu", batch=250,
+        attack_implementation="1", attack_options=options, eps=eps, seed=seed, device=device, batch=batch,
     )  # fmt: skip
     source = Source(label, "deq", {}, "", 0)
     cell = Cell(
-        source, dataset, N, protocol, attack, attack, options, eps, 0, 250, identity, certificate=certified is not None
-    )
+        source, dataset, examples, protocol, attack, attack, options, eps, seed, batch, identity,
+        certificate=certified is not None,
+    )  # fmt: skip
     clean = np.ones(N, np.int32)
     clean[-WRONG:] = 0
     for shard in cell.shards(0):
