@@ -1,13 +1,14 @@
 """Findings on disk: one file a diagnostic, beside the cells they qualify; and what a table prints of them."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from bench.config import Config
 from bench.diagnostics.case import Case, make_case
 from bench.diagnostics.reading import Reading, read
 from bench.diagnostics.result import Result
-from bench.diagnostics.stored import find_stored, identity_key, load_result, result_path
+from bench.diagnostics.stored import Stored, find_stored, identity_key, load_result, result_path
 from bench.diagnostics.suite import Diagnostic
 from bench.environment import describe
 from bench.errors import BenchError
@@ -16,6 +17,7 @@ from bench.plan import Matrix, Row
 from bench.training.job import slug
 
 NOT_DIAGNOSED = "not diagnosed"
+ENOUGH_IMAGES = 100  # that a table's verdict rests on at least; or as many as the table has
 
 
 class Findings:
@@ -46,10 +48,10 @@ class Findings:
         }
         write_json(result_path(self.folder, diagnostic.name, n), content)
 
-    def complete(self) -> list[Result] | None:
+    def complete(self) -> Stored | None:
         """Every diagnostic of the suite, on the most images for which all are there."""
         stored = find_stored(self.folder, self.key)
-        return stored.results if stored and stored.whole else None
+        return stored if stored and stored.whole else None
 
 
 def stored_verdict(row: Row, matrix: Matrix, config: Config) -> Reading | None:
@@ -57,7 +59,10 @@ def stored_verdict(row: Row, matrix: Matrix, config: Config) -> Reading | None:
     if row.job is None or not row.cells:
         return None
     try:
-        results = Findings(make_case(row, matrix, config)).complete()
+        stored = Findings(make_case(row, matrix, config)).complete()
     except BenchError:
         return None
-    return read(results) if results else None
+    # A diagnosis of a handful of images says nothing of the others.
+    if stored is None or stored.n < min(ENOUGH_IMAGES, config.run.examples or ENOUGH_IMAGES):
+        return None
+    return replace(read(stored.results), n=stored.n)

@@ -17,7 +17,9 @@ STORE, CHECKPOINTS = ROOT / "results/store", ROOT / "results/checkpoints"
 
 def reproduce(inside: Inside, folder: Path, store: Path, data: Path, code: int = 0, cells: int = 5) -> str:
     where = ["--store", str(store), "--checkpoints", str(CHECKPOINTS), "--data-dir", str(data)]
-    done = inside(folder, "reproduce", "--cells", str(cells), "--examples", "200", "--minutes", "0.5", *where, code=code)
+    done = inside(
+        folder, "reproduce", "--cells", str(cells), "--examples", "200", "--minutes", "0.5", *where, code=code
+    )
     return done.stdout + done.stderr
 
 
