@@ -34,7 +34,7 @@ def diagnose(
     from bench.diagnostics.case import check_trained, make_case
     from bench.diagnostics.reading import read
     from bench.diagnostics.run import run_suite
-    from bench.diagnostics.suite import chosen
+    from bench.diagnostics.suite import SUITE, chosen
     from bench.environment import pick_device
     from bench.plan import add_stored_cells, plan_matrix
 
@@ -42,6 +42,7 @@ def diagnose(
     matrix = plan_matrix(merged, epochs, failures)
     check_trained(matrix, merged, epochs)
     add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
+    whole, partly = len(diagnostics) == len(SUITE), f"partly diagnosed ({len(diagnostics)} of {len(SUITE)})"
     written, failed = [], []
     for row in matrix.rows:
         if row.failure:
@@ -53,10 +54,12 @@ def diagnose(
         failed += [f"{row.label} on {row.dataset}: {result.name}" for result in results if result.verdict == "FAIL"]
         if format == "terminal":
             typer.echo(_table(heading, results))
-            typer.echo(f"Reading: {reading.sentence}\n")
+            typer.echo(f"{'Reading' if whole else partly}: {reading.sentence}\n")
         facts = {"model": row.label, "dataset": row.dataset, "protocol": merged.run.protocol}
         findings = [result.as_dict() for result in results]
-        written.append({**facts, "verdict": reading.verdict, "reading": reading.sentence, "results": findings})
+        written.append(
+            {**facts, "verdict": reading.verdict if whole else partly, "reading": reading.sentence, "results": findings}
+        )
     if format == "json":
         typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
     if strict and failed:

@@ -30,7 +30,7 @@ def test_from_the_store_and_what_it_lacks(folder: Path, inside: Inside) -> None:
     assert set(findings(folder)) >= set(QUICK)
     stamps = {name: path.stat().st_mtime_ns for name, path in findings(folder).items()}
     again = inside(folder, "diagnose", *BASE, "--only", ",".join(QUICK))
-    assert again.stdout == first.stdout and "Reading: no sign of failure in 3 of 3" in first.stdout
+    assert again.stdout == first.stdout and "partly diagnosed (3 of 15): no sign of failure in 3 of 3" in first.stdout
     assert {name: path.stat().st_mtime_ns for name, path in findings(folder).items()} == stamps
     findings(folder)["determinism"].unlink()
     inside(folder, "diagnose", *BASE, "--only", ",".join(QUICK))
@@ -79,11 +79,11 @@ def test_the_verdict_beside_the_table(folder: Path, inside: Inside) -> None:
 def test_strict_and_json(folder: Path, inside: Inside) -> None:
     control = ("diagnose", *BASE, "--protocol", "paper-normalized", "--only", "zero-budget")
     text = inside(folder, *control).stdout
-    assert "FAIL" in text and "Reading: artefact" in text
+    assert "FAIL" in text and "partly diagnosed (1 of 15): artefact" in text
     strict = inside(folder, *control, "--strict", code=2)
     assert last_line(strict) == "bench: --strict: FAIL in deq on digits: zero-budget."
     found = json.loads(inside(folder, *control, "--format", "json").stdout)
-    assert found[0]["verdict"] == "artefact" and found[0]["results"][0]["verdict"] == "FAIL"
+    assert found[0]["verdict"] == "partly diagnosed (1 of 15)" and found[0]["results"][0]["verdict"] == "FAIL"
     inside(folder, "diagnose", *BASE, "--strict", "--only", "zero-budget")
 
 
