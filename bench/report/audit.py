@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.epsilon import show_eps
 from bench.paper.match import printed_of
+from bench.registry import attack
 from bench.report.rows import Line, Share
 from bench.report.style import Format, Style, lay_out, style_of
 
@@ -71,14 +72,14 @@ def audit_frame(audits: Sequence[Audit]) -> pd.DataFrame:
         head = {"dataset": audit.dataset, "model": audit.model, "train_seed": audit.train_seed}
         head |= {"eps": show_eps(audit.eps), "verdict": audit.verdict}
         numbers: list[tuple[str, str, Share | None]] = [("clean", "", audit.clean)]
-        numbers += [(p, attack, share) for p, by in audit.shares.items() for attack, share in by.items()]
+        numbers += [(p, label, share) for p, by in audit.shares.items() for label, share in by.items()]
         numbers += [("certified", "", audit.certified)]
-        for what, attack, share in numbers:
+        for what, label, share in numbers:
             if share is not None:
                 low, high = share.interval
                 facts = {"accuracy": share.percent, "low": low, "high": high, "n": share.n}
-                records.append({**head, "what": what, "attack": attack, **facts})
-        records += [{**head, "what": "printed", "attack": attack, "accuracy": v} for attack, v in audit.printed.items()]
+                records.append({**head, "what": what, "attack": label, **facts})
+        records += [{**head, "what": "printed", "attack": name, "accuracy": v} for name, v in audit.printed.items()]
     columns = ["dataset", "model", "train_seed", "eps", "what", "attack", "accuracy", "low", "high", "n", "verdict"]
     return pd.DataFrame(records, columns=columns).astype({"n": "Int64", "train_seed": "Int64"})
 
@@ -105,13 +106,14 @@ def render_audits(audits: Sequence[Audit], form: Format, colour: bool = False) -
     body = []
     for audit in audits:
         numbers = [_several(audit.shares.get(protocol, {}), style) for protocol in PROTOCOLS]
-        printed = style.join.join(f"{attack} {value:.2f}" for attack, value in audit.printed.items()) or NONE
+        values = [style.text(f"{attack[a].traits.get('label', a)} {value:.2f}") for a, value in audit.printed.items()]
         n = "" if audit.clean is None else str(audit.clean.n)
         seed = "" if audit.train_seed is None else str(audit.train_seed)
         head = [style.text(t) for t in (audit.dataset, audit.model, seed, show_eps(audit.eps), n)]
         certified = style.text(NONE) if audit.certified is None else _one(audit.certified, style)
         clean = style.text(NONE) if audit.clean is None else _one(audit.clean, style)
-        body.append([*head, clean, style.text(printed), *numbers, certified, style.text(audit.verdict)])
+        printed = style.join.join(values) or style.text(NONE)
+        body.append([*head, clean, printed, *numbers, certified, style.text(audit.verdict)])
     return lay_out([style.text(name) for name in header], body, form)
 
 

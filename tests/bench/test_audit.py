@@ -30,10 +30,11 @@ def test_every_number_finds_its_column() -> None:
     first = body[1]
     at = {name: header.index(name) for name in ("Clean", "Paper printed", "paper protocol", "worst case", "Certified")}
     assert first[at["Clean"] :].startswith("98.00")
-    assert first[at["Paper printed"] :].startswith(f"ifgsm {audit.printed['ifgsm']:.2f}")
+    assert first[at["Paper printed"] :].startswith(f"I-FGSM {audit.printed['ifgsm']:.2f}")
     assert first[at["paper protocol"] :].startswith("I-FGSM 70.00 [")
     assert first[at["worst case"] :].startswith("66.00") and first[at["Certified"] :].startswith("11.00")
     assert first.rstrip().endswith("weak attack")
+    assert f"I-FGSM {audit.printed['ifgsm']:.2f}<br>PGD" in render_audits([audit], "markdown")
     records = json.loads(render_audits([audit], "json"))
     assert {(r["what"], r["attack"]): (r["accuracy"], r["n"]) for r in records if r["what"] != "printed"} == {
         ("clean", ""): (98, 100),
