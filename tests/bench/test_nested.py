@@ -70,4 +70,4 @@ def test_a_missing_image_file_is_one_clear_line(whole: Path, inside: Inside, tmp
     inside(tmp_path, *common, "--eps", "8", "--examples", "10")
     next(store.glob("digits/deq*/adaptive@8-*/shard-00000.images.safetensors")).unlink()
     done = inside(tmp_path, *common, "--eps", "8,16", "--examples", "10", code=2)
-    assert "shard-00000.images.safetensors are damaged" in done.stderr and "--keep-adversarial" in done.stderr
+    assert "shard-00000.images.safetensors are missing" in done.stderr and "--keep-adversarial" in done.stderr
