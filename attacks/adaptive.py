@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attacks.apgd import find_views, random_start, search
 from attacks.autoattack import Options as AutoAttackOptions
 from attacks.autoattack import stages as autoattack_stages
-from attacks.cascade import Cascade, better_of
+from attacks.cascade import Cascade, better_of, check_budgets, check_stages
 from attacks.contract import Search
 from attacks.draws import Draws
 from attacks.losses import LossName
@@ -51,12 +51,8 @@ class Options:
     twin: str = "auto"
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.chosen() if name not in MEMBERS]
-        if unknown or len(set(self.chosen())) != len(self.chosen()):
-            raise ValueError(f"members={self.members!r}: all, or join by + each at most once, of {', '.join(MEMBERS)}")
-        for name in ("iterations", "targets", "queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_stages("members", self.chosen(), MEMBERS, "all, or join by")
+        check_budgets(iterations=self.iterations, targets=self.targets, queries=self.queries)
 
     def chosen(self) -> list[str]:
         return list(MEMBERS) if self.members == "all" else self.members.split("+")

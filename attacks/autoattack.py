@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.cascade import Cascade
+from attacks.cascade import Cascade, check_budgets, check_stages
 from attacks.contract import ContractError, Search
 from attacks.draws import Draws
 from bench.registry import attack
@@ -43,13 +43,8 @@ class Options:
     queries: int = 5000
 
     def __post_init__(self) -> None:
-        names = self.attacks.split("+")
-        unknown = [name for name in names if name not in _MAKERS]
-        if unknown or len(set(names)) != len(names):
-            raise ValueError(f"attacks={self.attacks!r}: join by + each at most once, of {', '.join(_MAKERS)}")
-        for name in ("iterations", "targets", "queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_stages("attacks", self.attacks.split("+"), _MAKERS, "join by")
+        check_budgets(iterations=self.iterations, targets=self.targets, queries=self.queries)
 
 
 def stages(**options: Any) -> dict[str, Search]:

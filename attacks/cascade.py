@@ -1,6 +1,6 @@
 """Attacks made of stages, each run on the examples that the stages before it left standing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -93,6 +93,19 @@ def better_of(model: nn.Module, y: Tensor, first: Tensor, second: Tensor) -> Ten
     with torch.no_grad():
         larger = margin(model(first), y) > margin(model(second), y)
     return torch.where(larger.view(-1, 1, 1, 1), first, second)
+
+
+def check_stages(option: str, chosen: Sequence[str], known: Collection[str], ways: str) -> None:
+    """Raise ValueError unless every stage chosen is known and chosen once; `ways` says how they are joined."""
+    if set(chosen) - set(known) or len(set(chosen)) != len(chosen):
+        raise ValueError(f"{option}={'+'.join(chosen)!r}: {ways} + each at most once, of {', '.join(known)}")
+
+
+def check_budgets(**budgets: int) -> None:
+    """Raise ValueError for a budget below 1."""
+    for name, value in budgets.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def bind(entry: Entry, options: Mapping[str, Any]) -> Search:

@@ -53,6 +53,11 @@ class Row:
     note: str = ""
     failure: str = ""
 
+    @property
+    def train_seed(self) -> int | None:
+        """None where weights came with the model."""
+        return None if self.job is None or self.job.pretrained else self.job.seed
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -207,12 +212,9 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
     assert row.job is not None
     job, data = row.job, matrix.data[row.dataset]
     net = build_model(job, data)
-    source, facts = _model(row.label, job, data, net, config.paths.checkpoints)
+    source, facts = model_source(row.label, job, data, config.paths.checkpoints, net)
     row.note = ", ".join(filter(None, [row.note, _reduced(job, config.paths.checkpoints)]))
-    twins = {
-        name: _model(twin.label, twin, data, build_model(twin, data), config.paths.checkpoints)
-        for name, twin in row.twins.items()
-    }
+    twins = {name: model_source(twin.label, twin, data, config.paths.checkpoints) for name, twin in row.twins.items()}
     how = protocol[config.run.protocol]
 
     def cell(plan: AttackPlan | None, eps: Fraction, smaller: Cell | None = None) -> Cell:
@@ -277,9 +279,18 @@ def _reduced(job: Job, checkpoints: Path) -> str:
     return f"reduced: {reduced}" if reduced else ""
 
 
-def _model(label: str, job: Job, data: Dataset, net: nn.Module, checkpoints: Path) -> tuple[Source, dict[str, Any]]:
-    """Where a worker finds a model, and what of it keys a cell. `net` is the model with its initial weights."""
-    source, weights = _source(label, job, net, checkpoints)
+def model_source(
+    label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None = None
+) -> tuple[Source, dict[str, Any]]:
+    """Where a worker finds a trained model, and what of it keys a cell.
+
+    Args:
+        net: the model as it is built, for a caller that has it; weights that come with a model are read from it.
+
+    Raises:
+        BenchError: the card is missing or damaged.
+    """
+    source, weights = _source(label, job, data, checkpoints, net)
     images = job.foreign.images(data.images) if job.foreign else data.images
     return source, {
         "architecture": job.architecture.name,
@@ -291,10 +302,10 @@ def _model(label: str, job: Job, data: Dataset, net: nn.Module, checkpoints: Pat
     }
 
 
-def _source(label: str, job: Job, net: nn.Module, checkpoints: Path) -> tuple[Source, str]:
+def _source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None) -> tuple[Source, str]:
     source = Source(label, job.architecture.name, dict(job.options), "", job.seed)
     if job.pretrained:
-        weights = weights_hash(net.state_dict())
+        weights = weights_hash((net or build_model(job, data)).state_dict())
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)
     return replace(source, checkpoint=str(path)), str(read_card(path)["weights"])

@@ -49,7 +49,8 @@ def choose(held: Sequence[Held], count: int, seed: int, seconds: float) -> tuple
 
     A cell that goes on from smaller radii takes as long as all of its chain.
     """
-    quick = [one for one in held if _seconds(one, held) <= seconds]
+    spent = {one.cell.key(): _shard_seconds(one) for one in held}
+    quick = [one for one in held if sum(spent.get(link.key(), 0.0) for link in _chain(one.cell)) <= seconds]
     drawn = np.random.default_rng(seed).permutation(len(quick))[:count]
     return [quick[position] for position in drawn], len(held) - len(quick)
 
@@ -145,8 +146,5 @@ def _chain(cell: Cell) -> list[Cell]:
     return links
 
 
-def _seconds(one: Held, everything: Sequence[Held]) -> float:
-    """What a shard of the cell took, and those of its chain as far as they are held."""
-    links = {link.key() for link in _chain(one.cell)}
-    spent = [(o.manifest["budget"]["seconds"], o.manifest["shards"]) for o in everything if o.cell.key() in links]
-    return sum(float(seconds) / max(1, int(shards)) for seconds, shards in spent)
+def _shard_seconds(held: Held) -> float:
+    return float(held.manifest["budget"]["seconds"]) / max(1, int(held.manifest["shards"]))

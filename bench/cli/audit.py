@@ -1,13 +1,13 @@
 """`bench audit`: does a published number hold? Every protocol, the certificate and the diagnosis, in one line."""
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
+from bench.cli import commands
 from bench.cli.commands import Format
-from bench.cli.request import Request, run_command, unless_given
+from bench.cli.request import Request, asked_for, run_command, unless_given
 from bench.errors import BenchError
 from bench.progress import say
 
@@ -24,6 +24,7 @@ def audit(
     Computes what the store lacks, under all three protocols, and diagnoses the paper's. --examples is 500 and --eps 8
     where they are not given; --protocol and --attacks are the command's own.
     """
+    from bench.cli.output import takes_colour
     from bench.config import Config
     from bench.diagnostics.case import make_case
     from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
@@ -55,8 +56,7 @@ def audit(
             add_stored_cells(matrix, config, pick_device(config.run.device).type)
         else:
             say(f"audit: protocol {protocol}")
-            asked = {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
-            store = run_matrix(matrix, config, asked, no_train=False, debug=False)
+            store = run_matrix(matrix, config, asked_for(config), no_train=False, debug=commands.debugging)
         lines[protocol] = [line for line in make_lines(matrix.rows, store, config.run.examples) if line.robust]
         failures += [
             f"{row.label} on {row.dataset}, protocol {protocol}: {row.failure}" for row in matrix.rows if row.failure
@@ -70,11 +70,10 @@ def audit(
         if not (no_run or no_diagnosis):
             run_suite(make_case(row, matrix, config), list(SUITE.values()), sys.argv[1:])
         reading = stored_verdict(row, matrix, config)
-        seed = None if row.job is None or row.job.pretrained else row.job.seed
-        verdicts[row.dataset, row.label, seed] = reading.verdict if reading else NOT_DIAGNOSED
+        verdicts[row.dataset, row.label, row.train_seed] = reading.verdict if reading else NOT_DIAGNOSED
         if reading:
             say(f"{row.label} on {row.dataset}: {reading.sentence}")
-    colour = format == "terminal" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = format == "terminal" and takes_colour()
     typer.echo(render_audits(make_audits(lines, verdicts), format, colour), nl=False)
     if format in ("terminal", "markdown"):
         typer.echo(

@@ -1,11 +1,10 @@
 """The commands. Heavy imports stand inside, so that --help is instant."""
 
-import sys
 from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.request import Request, job_command, run_command, stored_matrix
+from bench.cli.request import Request, asked_for, job_command, run_command, stored_matrix
 from bench.cli.settings import Checkpoints, ConfigFile, DataDir, DatasetNames, Plugin, settings
 from bench.errors import BenchError
 
@@ -44,8 +43,7 @@ def run(
         print_cost(matrix, config, pick_device(config.run.device))
         _fail([row.failure for row in matrix.rows if row.failure], request.failures)
         return
-    asked = {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
-    results = run_matrix(matrix, config, asked, no_train, debugging)
+    results = run_matrix(matrix, config, asked_for(config), no_train, debugging)
     _fail(print_table(matrix, results, config, format), request.failures)
 
 

@@ -34,11 +34,16 @@ NOTES: dict[Space, str] = {
 }
 
 
+def takes_colour() -> bool:
+    """Whether what is printed goes to a terminal that wants escape codes."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
 def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> list[str]:
     """The table, and under it what its numbers are and what they cost. Returns what rows failed of, one line each."""
     lines = make_lines(matrix.rows, store, config.run.examples)
     readings = add_verdicts(lines, matrix, config)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = takes_colour()
     baseline = str(parse_model(config.run.baseline))
     typer.echo(render(lines, matrix.eps, baseline, form, colour), nl=False)
     failures = [line.failure for line in lines if line.failure and line.failure != ABSENT]

@@ -1,15 +1,13 @@
 """`bench table 1|2|3`: a table of the paper from the store, what it lacks, and the commands that fill it."""
 
-import os
 import shlex
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import typer
 
-from bench.cli.output import NOTES
-from bench.cli.request import Request
+from bench.cli.output import NOTES, takes_colour
+from bench.cli.request import Request, asked_for
 from bench.environment import pick_device
 from bench.epsilon import show_eps
 from bench.names import split_list
@@ -40,14 +38,13 @@ def show_paper_table(number: int, request: Request, run: bool, form: Format, deb
     failed: list[str] = []
     if run:
         table = plan_paper_table(number, config, epochs, chosen["datasets"], chosen["models"], fetch=True)
-        asked = {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
-        run_matrix(table.matrix, config, asked, no_train=False, debug=debug)
+        run_matrix(table.matrix, config, asked_for(config), no_train=False, debug=debug)
         failed = [row.failure for row in table.matrix.rows if row.failure]
     table = plan_paper_table(number, config, epochs, chosen["datasets"], chosen["models"])
     add_stored_cells(table.matrix, config, pick_device(config.run.device).type)
     frame = paper_frame(table, store, config.run.examples)
     failed += [row.failure for row in table.matrix.rows if row.failure]
-    colour = form == "terminal" and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = form == "terminal" and takes_colour()
     typer.echo(render_paper(frame, form, colour), nl=False)
     if form in ("terminal", "markdown", "latex"):
         commands = fill_commands(number, gaps(table, frame), only, given)

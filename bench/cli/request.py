@@ -1,6 +1,7 @@
 """The options that commands share, declared once: a decorator adds them and hands the command what they resolve to."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -123,6 +124,11 @@ def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
     matrix = plan_matrix(config, request.epochs, request.failures)
     add_stored_cells(matrix, config, pick_device(config.run.device).type)
     return matrix, Store(config.paths.store)
+
+
+def asked_for(config: Config) -> dict[str, Any]:
+    """What a manifest keeps of a request: the command line, and the configuration it resolved to."""
+    return {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
 
 
 def unless_given(request: Request, **run: Any) -> Request:

@@ -15,11 +15,9 @@ from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
 from bench.diagnostics.thresholds import CANARY_COLOUR, CANARY_RADII
 from bench.errors import BenchError
-from bench.files import read_json
-from bench.plan import Matrix, Row, plan_attacks, trained
+from bench.plan import Matrix, Row, model_source, plan_attacks, trained
 from bench.registry import protocol
 from bench.spaces import space_of
-from bench.training.checkpoint import card_path
 from bench.training.job import canonical
 from bench.twins import twin_job
 from bench.worker import load_model
@@ -52,10 +50,8 @@ def make_case(row: Row, matrix: Matrix, config: Config) -> Case:
     job = twin_job(row.job, data, config)
     if job is None:
         return Case(row, data, config, None)
-    path = job.checkpoint(config.paths.checkpoints)
-    weights = str(read_json(card_path(path)).get("weights"))
-    source = Source(job.label, job.architecture.name, dict(job.options), str(path), job.seed)
-    return Case(row, data, config, (source, weights))
+    source, facts = model_source(job.label, job, data, config.paths.checkpoints)
+    return Case(row, data, config, (source, facts["weights"]))
 
 
 def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:

@@ -5,10 +5,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from attacks.contract import frozen
 from attacks.gradient_sign import input_gradient
+from attacks.losses import margin
 from bench.diagnostics.context import Context
 from bench.diagnostics.result import Evidence, Result, Verdict, of_share, percent
 from bench.diagnostics.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL
@@ -50,7 +50,7 @@ def _dead(context: Context) -> tuple[Result, Tensor]:
                 slope = _slope(context.model, at, y)
                 here = (slope == 0).flatten(1).all(1) | ~slope.isfinite().flatten(1).all(1)
                 if bool(here.any()):
-                    flat |= here & (_margin(context.logits_of_pixels(at), y).abs() > SATURATED)
+                    flat |= here & (margin(context.logits_of_pixels(at), y).abs() > SATURATED)
                 bad |= here
                 at = at + 2.5 * eps / STEPS * slope.nan_to_num(0).sign()
                 at = (x + (at - x).clamp(-eps, eps)).clamp(0, 1)
@@ -78,19 +78,13 @@ def _slope(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise
 
 
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """z_y less the largest other logit, (N,); it does not saturate, as the cross-entropy does."""
-    others = logits.masked_fill(functional.one_hot(y, logits.shape[1]).bool(), -torch.inf)
-    return logits.gather(1, y[:, None])[:, 0] - others.amax(1)
-
-
 def _margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with frozen(model):
         x = x.detach().clone().requires_grad_()
-        margin = _margin(cast(Tensor, model(x)), y).sum()
-        if not margin.requires_grad:
+        total = margin(cast(Tensor, model(x)), y).sum()
+        if not total.requires_grad:
             return torch.zeros_like(x)
-        return torch.autograd.grad(margin, x, allow_unused=True, materialize_grads=True)[0]
+        return torch.autograd.grad(total, x, allow_unused=True, materialize_grads=True)[0]
 
 
 def _differences(context: Context, x: Tensor, y: Tensor) -> Result | None:
@@ -111,7 +105,7 @@ def _differences(context: Context, x: Tensor, y: Tensor) -> Result | None:
 
     @torch.no_grad()
     def error(step: float) -> Tensor:
-        ahead, behind = (_margin(model(x + sign * step * direction), y) for sign in (1, -1))
+        ahead, behind = (margin(model(x + sign * step * direction), y) for sign in (1, -1))
         measured = (ahead - behind) / (2 * step)
         return (along - measured).abs() / measured.abs().clamp_min(1e-8)
 

@@ -13,7 +13,7 @@ def add_verdicts(lines: Sequence[Line], matrix: Matrix, config: Config) -> list[
     sentences, undiagnosed = [], []
     several = len(config.run.train_seeds) > 1
     for row in matrix.rows:
-        here = (row.dataset, row.label, None if row.job is None or row.job.pretrained else row.job.seed)
+        here = (row.dataset, row.label, row.train_seed)
         own = [line for line in lines if (line.dataset, line.model, line.train_seed) == here and line.clean]
         if not own:
             continue

@@ -151,8 +151,7 @@ def _breakers(cell: Cell, outcomes: Outcomes) -> dict[str, int]:
 
 
 def _line(row: Row, label: str = "", **fields: Any) -> Line:
-    seed = None if row.job is None or row.job.pretrained else row.job.seed
-    return Line(row.dataset, row.label, label, train_seed=seed, note=row.note, **fields)
+    return Line(row.dataset, row.label, label, train_seed=row.train_seed, note=row.note, **fields)
 
 
 def _share(right: Verdicts) -> Share:
