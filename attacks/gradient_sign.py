@@ -1,13 +1,13 @@
 """I-FGSM and PGD: the paper's two attacks (Eq. 13, 14), to the bit what torchattacks' BIM and PGD compute."""
 
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
+from attacks.climb import Lane, climb
 from attacks.draws import Draws
 from bench.registry import attack
 
@@ -21,7 +21,15 @@ def eq14_steps(eps: Fraction) -> int:
     return max(1, int(min(radius + 4, radius * Fraction(5, 4))))
 
 
-@attack("ifgsm", label="I-FGSM")
+def _ifgsm_lane(*, steps: int, alpha: float) -> Lane:
+    return Lane(_into_box, steps, alpha)
+
+
+def _pgd_lane(*, steps: int, alpha: float, random_start: bool, restart: int) -> Lane:
+    return Lane(_onto_ball, steps, alpha, restart if random_start else None)
+
+
+@attack("ifgsm", label="I-FGSM", lane=_ifgsm_lane)
 def ifgsm(
     model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, steps: Steps = 10, alpha: Length = 1 / 255
 ) -> Tensor:
@@ -33,16 +41,10 @@ def ifgsm(
         steps: gradient steps, ≥ 0.
         alpha: step size in units of the pixel range.
     """
-    radius = eps.view(-1, 1, 1, 1)
-    low, high = (x - radius).clamp_min(0), x + radius
-    adversarial = x
-    for _ in range(steps):
-        ahead = adversarial + alpha * input_gradient(model, adversarial, y).sign()
-        adversarial = torch.minimum(torch.maximum(ahead, low), high).clamp_max(1)
-    return adversarial
+    return _alone(_ifgsm_lane(steps=steps, alpha=alpha), model, x, y, eps, draws)
 
 
-@attack("pgd", label="PGD")
+@attack("pgd", label="PGD", lane=_pgd_lane)
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -63,19 +65,19 @@ def pgd(
         random_start: start at x + ε·u, u uniform on the cube, else at x.
         restart: which of the examples' draws u is.
     """
-    radius = eps.view(-1, 1, 1, 1)
-    adversarial = x
-    if random_start:
-        start = draws.unit(x.shape[1:], restart).to(x) * radius
-        adversarial = (x + start).clamp(0, 1)
-    for _ in range(steps):
-        ahead = adversarial + alpha * input_gradient(model, adversarial, y).sign()
-        adversarial = (x + torch.clamp(ahead - x, -radius, radius)).clamp(0, 1)
-    return adversarial
+    options: dict[str, Any] = {"random_start": random_start, "restart": restart}
+    return _alone(_pgd_lane(steps=steps, alpha=alpha, **options), model, x, y, eps, draws)
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∂/∂x of the batch's mean cross-entropy, shaped like x. The mean, as torchattacks takes it: its
-    factor 1/N cannot change a sign but can change how a product rounds."""
-    x = x.detach().requires_grad_()
-    return torch.autograd.grad(functional.cross_entropy(model(x), y), x)[0]
+def _alone(lane: Lane, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
+    return climb(model, x, y, [(lane, eps)], draws, rows=len(x)).images[0]
+
+
+def _into_box(ahead: Tensor, x: Tensor, radius: Tensor) -> Tensor:
+    """As torchattacks' BIM rounds it."""
+    return torch.minimum(torch.maximum(ahead, (x - radius).clamp_min_(0)), x + radius).clamp_max_(1)
+
+
+def _onto_ball(ahead: Tensor, x: Tensor, radius: Tensor) -> Tensor:
+    """As torchattacks' PGD rounds it."""
+    return torch.clamp(ahead - x, -radius, radius).add_(x).clamp_(0, 1)

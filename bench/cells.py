@@ -11,6 +11,7 @@ from bench.training.job import canonical, slug
 
 SHARD = 250  # examples; cut at fixed offsets of the test set, never from --examples
 SCHEMA = 1
+ENGINES = {"reference": 2, "packed": 1}  # how outcomes are computed, and its version (bench.outcomes, bench.packed)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Cell:
         """SHA-256 of the canonical identity."""
         return hashlib.sha256(canonical(self.identity).encode()).hexdigest()
 
+    @property
+    def packed(self) -> bool:
+        """Whether it is computed together with others of its model (`bench.packed`)."""
+        return bool(self.identity["engine"]["name"] == "packed")
+
     def folder(self) -> str:
         """Path below the store: readable, and unique through the key."""
         radius = show_eps(self.eps).replace("/", "-")
@@ -99,6 +105,7 @@ def cell_identity(
     eps: Fraction,
     seed: int,
     device: str,
+    engine: str,
     batch: int,
     twin: dict[str, Any] | None = None,
     chain: list[str] | None = None,
@@ -107,6 +114,7 @@ def cell_identity(
 
     Args:
         model: architecture, implementation, options, weights' hash, mean and std.
+        engine: `packed` or `reference`.
         twin: the same of the undefended twin, where the attack starts from one.
         chain: the smaller radii a nested cell goes on from, ascending.
     """
@@ -120,7 +128,7 @@ def cell_identity(
         "seed": seed,
         "dtype": "float32",
         "device": device,
-        "engine": {"name": "reference", "version": 2, "batch": batch},
+        "engine": {"name": engine, "version": ENGINES[engine], "batch": batch},
         **({} if twin is None else {"twin": twin}),
         **({} if chain is None else {"chain": chain}),
     }

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.contract import ContractError, frozen
+from bench.budget import Budget, Counted
 from bench.data.load import as_pixels
-from bench.outcomes import Budget, Counted, Outcomes
+from bench.verdict import Outcomes
 from models.counting import counting
 
 CERTIFICATE = "certificate"

@@ -3,7 +3,7 @@
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,7 @@ class Run(_Strict):
     device: str
     workers: int = Field(ge=0)
     batch_size: int = Field(ge=1, le=250)
+    engine: Literal["packed", "reference"]
     keep_adversarial: bool
 
     @property

@@ -19,6 +19,8 @@ from bench.config import Config
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
 from bench.outcomes import evaluate
+from bench.pace import pace
+from bench.packed import evaluate_packed
 from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
 from bench.registry import attack, protocol
 from bench.spaces import Space, space_of
@@ -47,7 +49,7 @@ class Cost:
 def estimate(matrix: Matrix, config: Config, device: torch.device) -> list[Cost]:
     """The cost of every row on one worker; what the store has already costs nothing.
 
-    Forwards and backwards are counted on 4 images, those of a cascade on images that never fall; their
+    Forwards and backwards are counted on 4 images, those of a cascade and of a pack on images that never fall; their
     time, and that of a training step, is measured on one batch. An untrained model is timed with its
     initial weights, which may converge faster. A row that cannot be evaluated carries its reason.
     """
@@ -76,10 +78,11 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     model.eval()
     n = min(config.run.examples or len(data.x_test), len(data.x_test))
     shards = -(-n // SHARD)
-    with threads(1):  # as in a worker
-        forward, backward = _unit_seconds(model, data, config.run.batch_size, device)
     space = space_of(protocol[config.run.protocol])
+    with threads(1):  # as in a worker
+        speed = pace(model, data, config.run.batch_size, len(matrix.attacks))
     cells, left, forwards, backwards = 0, 0, 0, 0
+    plans: list[tuple[AttackPlan, int]] = []
     for index, plan in enumerate(matrix.attacks):
         missing = (
             store.missing(row.cells[index], config.run.examples, config.run.keep_adversarial)
@@ -87,13 +90,14 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
             else range(shards)
         )
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for shard in missing)
-        if not images:
-            continue
-        counted = _counts(model, data, plan, space)
-        cells, left = cells + 1, left + len(missing)
-        forwards += counted[0] * images // PROBE
-        backwards += counted[1] * images // PROBE
-    seconds = forwards * forward + backwards * backward
+        if images:
+            plans.append((plan, images))
+            cells, left = cells + 1, left + len(missing)
+    spent = counts(model, data, [plan for plan, _ in plans], space, config.run.engine)
+    for (_, images), (ahead, back) in zip(plans, spent, strict=True):
+        forwards += ahead * images // PROBE
+        backwards += back * images // PROBE
+    seconds = forwards * speed.forward + backwards * (speed.gradient - speed.forward)
     if offers_certificate(model) and space == "pixel":
         untrained = [range(shards)] * len(matrix.eps)
         todo = [store.missing(cell, config.run.examples) for cell in row.certificates] or untrained
@@ -120,8 +124,23 @@ class Unbreakable(nn.Module):
         return self.logits + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
-def _counts(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> tuple[int, int]:
-    """Forwards and backwards on the probe's images; those of a cascade at most."""
+def counts(
+    model: nn.Module, data: Dataset, plans: Sequence[AttackPlan], space: Space, engine: str
+) -> list[tuple[int, int]]:
+    """Forwards and backwards of every attack on 4 images, as if none of them fell. What a pack shares is divided."""
+    lanes = [plan for plan in plans if "lane" in plan.entry.traits and engine == "packed"]
+    packed = dict(zip(map(id, lanes), _of_pack(lanes, data.images), strict=True))
+    return [packed[id(plan)] if id(plan) in packed else _alone(model, data, plan, space) for plan in plans]
+
+
+def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int]]:
+    lanes = [(plan.entry.traits["lane"](**plan.options), float(plan.eps)) for plan in plans]
+    x, y, net = *_nothing(images), Unbreakable(images.classes, ())
+    found = evaluate_packed(net, images.classes, lanes, x, y, range(PROBE), partial(Draws, 0, "probe"), PROBE, PROBE)
+    return [(budget.forwards, budget.backwards) for _, budget in found]
+
+
+def _alone(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> tuple[int, int]:
     if plan.entry.traits.get("stages"):
         views = (*find_views(model), *(["twin"] if plan.entry.traits.get("twin") else []))
         return _most(plan.entry.name, tuple(plan.options.items()), views, data.images)
@@ -134,27 +153,15 @@ def _counts(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> 
 @lru_cache
 def _most(name: str, options: tuple[tuple[str, Any], ...], views: tuple[str, ...], images: Images) -> tuple[int, int]:
     """The same at every radius and for every model of these views, and counted without one, which may be slow."""
-    x, y = torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
     search, draws = bind(attack[name], dict(options)), partial(Draws, 0, "probe")
     net = Unbreakable(images.classes, views)
-    _, budget = evaluate(net, images.classes, search, x, y, 0.01, range(PROBE), draws, PROBE)
+    _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
     return budget.forwards, budget.backwards
 
 
-def _unit_seconds(model: nn.Module, data: Dataset, batch: int, device: torch.device) -> tuple[float, float]:
-    """Seconds per image of a forward, and of the backward behind it."""
-    x, y = as_pixels(data.x_test[:batch]).to(device), data.y_test[:batch].to(device)
-
-    def forward() -> None:
-        with torch.no_grad():
-            model(x)
-
-    def both() -> None:
-        images = x.clone().requires_grad_()
-        torch.autograd.grad(functional.cross_entropy(model(images), y), images)
-
-    one, two = (_median_seconds(step, device) / len(x) for step in (forward, both))
-    return one, max(two - one, 0.0)
+def _nothing(images: Images) -> tuple[Tensor, Tensor]:
+    """Black images of class 0."""
+    return torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
 
 
 def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.device, count: int) -> float:

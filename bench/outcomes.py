@@ -2,42 +2,22 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from attacks.apgd import find_views
-from attacks.cascade import STANDING, Cascade, Trail
-from attacks.contract import ContractError, Search, linf, run_attack
+from attacks.cascade import Cascade, Trail
+from attacks.contract import Search, run_attack
 from attacks.draws import Draws
+from bench.budget import Budget, Counted
 from bench.data.load import as_pixels
-from bench.spaces import Space, Victim, in_space
+from bench.spaces import Space, in_space
+from bench.verdict import Outcomes, columns, look
 from models.counting import counting
-
-Outcomes = dict[str, NDArray[Any]]
-
-
-@dataclass
-class Budget:
-    """What was spent, summed over examples; one forward of a batch of N counts N."""
-
-    forwards: int = 0
-    backwards: int = 0
-    f_evaluations: int = 0
-    vjps: int = 0
-    seconds: float = 0.0
-
-    def add(self, other: "Budget") -> None:
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Keep(Protocol):
@@ -77,36 +57,6 @@ class Earlier:
         return Earlier({name: column[rows] for name, column in self.outcomes.items()}, self.images[rows])
 
 
-class Counted(nn.Module):
-    """A model that counts its forwards and backwards, and checks its logits' shape; so do its views."""
-
-    def __init__(self, model: nn.Module, budget: Budget, classes: int, twin: nn.Module | None = None) -> None:
-        super().__init__()
-        self.model, self.budget, self.classes, self.twin = model, budget, classes, twin
-
-    def views(self) -> dict[str, nn.Module]:
-        """The model's views, and its undefended twin under the name `twin`."""
-        found = dict(find_views(self.model))
-        if self.twin is not None:
-            found["twin"] = self.twin
-        # A view may have modules of its own, which freezing the model has not reached.
-        frozen = {name: view.eval().requires_grad_(False) for name, view in found.items()}
-        return {name: Counted(view, self.budget, self.classes).eval() for name, view in frozen.items()}
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = cast(Tensor, self.model(x))
-        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ContractError(f"the model must return logits {(len(x), self.classes)}, got {got}")
-        self.budget.forwards += len(x)
-        if logits.requires_grad:
-            logits.register_hook(self._count_backward)
-        return logits
-
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.budget.backwards += len(gradient)
-
-
 def evaluate(
     model: nn.Module,
     classes: int,
@@ -141,10 +91,7 @@ def evaluate(
             broken here, by the same image.
 
     Returns:
-        Columns index, label, clean, adversarial (predictions), broken, broken_by, linf, residual, each
-        (N,). `broken` means classified correctly when clean and wrongly when attacked; `broken_by` is
-        the position of the cascade's stage that did it, −1 elsewhere; `linf` is in pixel units. Then the
-        budget, and the final images, (N, C, H, W), on the CPU.
+        The outcomes (`bench.verdict.columns`) and the budget.
 
     Raises:
         BenchError: the model cannot be attacked in this space.
@@ -180,7 +127,10 @@ def evaluate(
             )
             if final is not None:
                 final.append(attacked.cpu())
-            judged = _judge(victim, counted, images, labels, clean, attacked, trail, indices[rows])
+            adversarial, residual = look(victim, counted, attacked)
+            judged = columns(
+                victim, images, labels, clean, attacked, adversarial, residual, indices[rows], trail.broken_by
+            )
             parts.append(judged if before is None else _carried(judged, before.outcomes))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, spent()
 
@@ -196,11 +146,6 @@ def _carried(judged: Outcomes, before: Outcomes) -> Outcomes:
     return {name: np.where(before["broken"], before[name], column) for name, column in judged.items()}
 
 
-def same_outcomes(a: Outcomes, b: Outcomes) -> bool:
-    """Whether two shards hold the same, bit for bit."""
-    return a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
-
-
 def _followed(search: Search, trail: Trail, keep: Keep, start: int, spent: Callable[[], Budget]) -> Search:
     """A cascade that keeps its trail after every stage; any other search as it is."""
     if not isinstance(search, Cascade):
@@ -210,38 +155,3 @@ def _followed(search: Search, trail: Trail, keep: Keep, start: int, spent: Calla
         return search.follow(model, x, y, eps, draws, trail=trail, after=lambda: keep.save(start, trail, spent()))
 
     return cascade
-
-
-@torch.no_grad()
-def _judge(
-    victim: Victim,
-    counted: Counted,
-    x: Tensor,
-    y: Tensor,
-    clean: Tensor,
-    attacked: Tensor,
-    trail: Trail,
-    indices: Sequence[int],
-) -> Outcomes:
-    """The verdict on the final images: a forward of its own, never a value the search computed."""
-    logits = counted(attacked)
-    if not bool(logits.isfinite().all()):
-        raise ContractError("the model returned logits that are not finite")
-    adversarial = logits.argmax(1)
-    broken = (clean == y) & (adversarial != y)
-    broken_by = torch.full_like(y, STANDING) if trail.broken_by is None else trail.broken_by
-    figures = getattr(victim.model, "diagnostics", None)
-    with counting():  # a look at the verdict, not part of what the attack or the verdict costs
-        residual = figures(attacked).get("residual") if figures else None
-    if residual is None:
-        residual = torch.full((len(x),), torch.nan)
-    columns = {
-        "label": y.to(torch.int32),
-        "clean": clean.to(torch.int32),
-        "adversarial": adversarial.to(torch.int32),
-        "broken": broken,
-        "broken_by": torch.where(broken, broken_by, STANDING).to(torch.int8),
-        "linf": linf(x, attacked, victim.unit).float(),
-        "residual": residual.float(),
-    }
-    return {"index": np.asarray(indices, np.int32)} | {name: t.cpu().numpy() for name, t in columns.items()}

@@ -236,6 +236,7 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
             eps=eps,
             seed=seed,
             device=device,
+            engine=config.run.engine if "lane" in traits else "reference",
             batch=config.run.batch_size,
             twin=twin[1] if twin else None,
             chain=chain if traits.get("nested") else None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 PLAIN_SECONDS = 10.0
@@ -19,18 +19,20 @@ class Progress:
         self.total, self.label, self.done = total, label, 0
         self._bar, self._start = bar, time.monotonic()
         self._said = self._start
-        self._task = bar.add_task(label, total=total, note="") if bar else None
+        self._task = bar.add_task(label, total=total, note="", eta="-:--") if bar else None
 
-    def advance(self, units: int = 1, note: str = "") -> None:
-        """Count `units` done now; `note` stands behind the bar."""
+    def advance(self, units: int = 1, note: str = "", left: float | None = None) -> None:
+        """Count `units` done now; `note` stands behind the bar. `left` is how many seconds the rest will take, where
+        the caller knows better than by what the units took so far."""
         self.done += units
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=units, note=note)
-            return
         now = time.monotonic()
+        if left is None:
+            left = (now - self._start) / max(self.done, 1) * (self.total - self.done)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=units, note=note, eta=_clock(left))
+            return
         if now - self._said >= PLAIN_SECONDS or (self.done >= self.total and now - self._start >= PLAIN_SECONDS):
             self._said = now
-            left = (now - self._start) / max(self.done, 1) * (self.total - self.done)
             print(
                 f"{self.label}: {self.done}/{self.total} ({100 * self.done // max(self.total, 1)} %), "
                 f"{_clock(left)} left {note}".rstrip(),
@@ -57,8 +59,7 @@ def progress(total: int, label: str) -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
+        TextColumn("eta {task.fields[eta]}"),
         TextColumn("{task.fields[note]}"),
     )
     with RichProgress(*columns, console=console) as bar:

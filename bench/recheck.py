@@ -23,10 +23,10 @@ from bench.diagnostics.result import Verdict, verdict_of
 from bench.diagnostics.thresholds import SOLVER
 from bench.errors import BenchError
 from bench.kept_images import read_images
-from bench.outcomes import Outcomes
 from bench.registry import model
 from bench.statistics import wilson
 from bench.store import Store
+from bench.verdict import Outcomes
 from bench.worker import load_model
 
 TIGHTER = 100

@@ -12,12 +12,12 @@ import numpy as np
 from bench.cells import SHARD, Cell, Source
 from bench.certificates import CERTIFICATE, IMPLEMENTATION
 from bench.errors import BenchError
-from bench.outcomes import Outcomes
 from bench.registry import attack, model, protocol
 from bench.report.inventory import Held
 from bench.report.rows import Share
 from bench.store import Store
 from bench.training.chosen import cards
+from bench.verdict import Outcomes
 from bench.worker import Setting, compute
 
 ENOUGH = 0.99  # share of images that must come out alike: other hardware rounds differently
@@ -78,7 +78,7 @@ def reproduce(
         with tempfile.TemporaryDirectory() as folder:
             elsewhere = replace(setting, store=Path(folder))
             for link in _chain(cell):
-                result = compute(elsewhere, link, shard)
+                result = compute(elsewhere, [link], shard)
                 if result.state != "done":
                     yield Finding(held, why=result.message)
                     break

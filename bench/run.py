@@ -11,20 +11,19 @@ from typing import Any
 
 import torch
 
-from bench.cells import Cell
 from bench.config import Config
 from bench.environment import pick_device
 from bench.errors import BenchError, first_line
+from bench.forecast import Forecast
 from bench.names import parse_model
-from bench.plan import Matrix, Row, add_stored_cells, trained
+from bench.plan import Matrix, add_stored_cells, trained
 from bench.progress import Progress, progress, say
 from bench.store import Store
+from bench.tasks import Task, row_tasks
 from bench.training.chosen import exact_name
 from bench.training.job import make_job
 from bench.training.loop import threads, train
 from bench.worker import Result, Setting, compute, start_worker
-
-Task = tuple[Row, Cell, int]
 
 
 def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
@@ -70,18 +69,18 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     store = Store(config.paths.store)
     train_missing(matrix, config, device, not no_train, debug)
     add_stored_cells(matrix, config, device.type)
-    examples, keep = config.run.examples, config.run.keep_adversarial
     setting = make_setting(config, device, debug)
-    cells = [(row, cell) for row in matrix.rows for cell in (*row.cells, *row.certificates)]
-    tasks = [(row, cell, shard) for row, cell in cells for shard in store.missing(cell, examples, keep)]
-    # A nested cell goes on from the next smaller radius.
-    order = {id(row): position for position, row in enumerate(matrix.rows)}
-    tasks.sort(key=lambda task: (order[id(task[0])], task[1].eps if task[1].smaller else 0))
+    tasks, rows = [], dict[int, int]()
+    for row in matrix.rows:
+        theirs, rows[id(row)] = row_tasks(row, matrix, config, setting.device, store)
+        tasks += theirs
     if tasks:
         _compute_all(tasks, setting, _workers(config.run.workers, device, len(tasks)))
-    for _, cell in cells:
-        if not store.missing(cell, examples):
-            store.finish(cell, examples, request)
+    for row in matrix.rows:
+        for cell in (*row.cells, *row.certificates):
+            if not store.missing(cell, config.run.examples):
+                at_most = {"rows_per_forward": rows[id(row)]} if cell.packed and rows[id(row)] else {}
+                store.finish(cell, config.run.examples, request | at_most)
     return store
 
 
@@ -92,58 +91,65 @@ def _workers(asked: int, device: torch.device, tasks: int) -> int:
 
 def _compute_all(tasks: list[Task], setting: Setting, workers: int) -> None:
     waiting, failed = list(tasks), set[str]()
+    forecast = Forecast([(task.kind, task.seconds) for task in tasks], workers)
     with (
         progress(len(tasks), f"attack ({workers} worker{'s' if workers > 1 else ''})") as bar,
         _pool(setting, workers) as submit,
     ):
         while waiting:
-            busy = _pass(waiting, failed, submit, workers, bar)
+            busy = _pass(waiting, failed, submit, workers, bar, forecast)
             if len(busy) == len(waiting):
                 time.sleep(1.0)  # all of what is left is in another process' hands
             waiting = busy
 
 
-def _pass(tasks: list[Task], failed: set[str], submit: Any, workers: int, bar: Progress) -> list[Task]:
+def _pass(
+    tasks: list[Task], failed: set[str], submit: Any, workers: int, bar: Progress, forecast: Forecast
+) -> list[Task]:
     """Try every task once; returns those that have to wait. Keys of cells that failed are added to `failed`."""
     queue = iter(tasks)
     busy: list[Task] = []
     running: dict[Future[Result], Task] = {}
     while True:
-        for row, cell, shard in queue:
-            if cell.key() in failed or (cell.smaller is not None and cell.smaller.key() in failed):
-                failed.add(cell.key())
+        for task in queue:
+            if any(cell.key() in failed or (cell.smaller and cell.smaller.key() in failed) for cell in task.cells):
+                failed.update(cell.key() for cell in task.cells)
+                forecast.saw(task.kind, task.seconds, None)
                 bar.skip(1)
                 continue
-            running[submit(cell, shard)] = (row, cell, shard)
+            running[submit(task)] = task
             if len(running) >= workers + 1 or workers == 1:
                 break
         if not running:
             return busy
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            row, cell, shard = running.pop(future)
+            task = running.pop(future)
             result: Result = future.result()
             if result.state == "busy":
-                busy.append((row, cell, shard))
-            elif result.state == "failed":
-                failed.add(cell.key())
-                row.failure = row.failure or f"{row.label}, {cell.attack_label}: {result.message}"
+                busy.append(task)
+                continue
+            forecast.saw(task.kind, task.seconds, result.seconds if result.state == "done" else None)
+            if result.state == "failed":
+                failed.update(cell.key() for cell in task.cells)
+                attacks = " and ".join(dict.fromkeys(cell.attack_label for cell in task.cells))
+                task.row.failure = task.row.failure or f"{task.row.label}, {attacks}: {result.message}"
                 bar.skip(1)
             else:
-                bar.advance(note=f"{row.label} on {row.dataset}")
+                bar.advance(note=f"{task.row.label} on {task.row.dataset}", left=forecast.seconds())
 
 
 @contextmanager
 def _pool(setting: Setting, workers: int) -> Iterator[Any]:
-    """Yields submit(cell, shard) -> Future; with one worker the work is done here, in this process."""
+    """Yields submit(task) -> Future; with one worker the work is done here, in this process."""
     if workers == 1:
         with threads(1):
             start_worker(setting)
-            yield lambda cell, shard: _now(setting, cell, shard)
+            yield lambda task: _now(setting, task)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(setting,))
     try:
-        yield lambda cell, shard: pool.submit(compute, setting, cell, shard)
+        yield lambda task: pool.submit(compute, setting, task.cells, task.shard, task.rows)
     except BrokenProcessPool as error:
         raise BenchError(
             "a worker process died (out of memory?); what was finished is kept: run again with --workers 1."
@@ -152,10 +158,10 @@ def _pool(setting: Setting, workers: int) -> Iterator[Any]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _now(setting: Setting, cell: Cell, shard: int) -> "Future[Result]":
+def _now(setting: Setting, task: Task) -> "Future[Result]":
     future: Future[Result] = Future()
     try:
-        future.set_result(compute(setting, cell, shard))
+        future.set_result(compute(setting, task.cells, task.shard, task.rows))
     except BaseException as error:
         future.set_exception(error)
     return future

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from attacks.cascade import Trail
+from bench.budget import Budget
 from bench.files import write_atomically
-from bench.outcomes import Budget
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from attacks.cascade import STANDING
+from bench.budget import Budget
 from bench.cells import SCHEMA, Cell
 from bench.environment import describe
 from bench.errors import BenchError, first_line
 from bench.files import read_json, write_atomically, write_json
-from bench.outcomes import Budget, Outcomes
 from bench.shelf import Shelf
+from bench.verdict import Outcomes
 
 _BUDGET = b"bench.budget"
 

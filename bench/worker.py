@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 from attacks.cascade import bind
 from attacks.contract import ContractError
 from attacks.draws import Draws
+from bench.budget import Budget
 from bench.cells import Cell, Source
 from bench.certificates import certify
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
 from bench.kept_images import read_images, write_images
-from bench.outcomes import Budget, Earlier, Outcomes, evaluate, same_outcomes
+from bench.outcomes import Earlier, evaluate
+from bench.packed import evaluate_packed
 from bench.plugins import load_plugins
 from bench.registry import attack, model, protocol
 from bench.spaces import space_of
@@ -31,6 +34,7 @@ from bench.store import Store
 from bench.training.checkpoint import load_weights, weights_hash
 from bench.training.foreign import fill_foreign
 from bench.training.loop import initial_model
+from bench.verdict import Outcomes, same_outcomes
 
 State = Literal["done", "busy", "failed"]
 
@@ -55,10 +59,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Result:
-    """How one shard ended; `message` says why it failed."""
+    """How the work on a shard ended; `message` says why it failed."""
 
     state: State
     message: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """One shard of a cell: its outcomes, what they took, and the attacked images where they are to be kept."""
+
+    outcomes: Outcomes
+    budget: Budget
+    images: list[Tensor]
 
 
 def start_worker(setting: Setting) -> None:
@@ -77,53 +91,61 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def compute(setting: Setting, cell: Cell, shard: int) -> Result:
-    """Compute and store one shard unless it is there or another process is at it.
+def compute(setting: Setting, cells: Sequence[Cell], shard: int, rows: int = 0) -> Result:
+    """Compute and store one shard of one cell, or of several packed ones of the same model, data, space and seed.
 
-    A model or attack that raises fails alone: its message comes back as a result. A full disk or a
-    damaged store concerns every cell and raises BenchError.
+    What is there is left alone, and what another process is at: then the state is `busy`. A model or attack that
+    raises fails alone: its message comes back as a result. A full disk or a damaged store concerns every cell and
+    raises BenchError.
+
+    Args:
+        rows: images per forward of packed cells, at most; 0: a batch.
     """
-    store = Store(setting.store)
-    lock = store.claim(cell, shard)
-    if lock is None:
-        return Result("busy")
+    store, started = Store(setting.store), time.monotonic()
+    claims = [(cell, store.claim(cell, shard)) for cell in cells]
     try:
-        if store.has(cell, shard, setting.keep_images):
-            return Result("done")
-        if cell.smaller is not None and not store.has(cell.smaller, shard):
+        mine = [cell for cell, lock in claims if lock and not store.has(cell, shard, setting.keep_images)]
+        if any(cell.smaller is not None and not store.has(cell.smaller, shard) for cell in mine):
             return Result("busy")  # it goes on from there
-        try:
-            outcomes, budget, images = _evaluate(setting, store, cell, shard)
-        except Exception as error:
-            _models.clear()  # whatever failed may have left its mark on the model
-            if isinstance(error, BenchError | ContractError):
-                return Result("failed", str(error))
-            if setting.debug:
-                raise
-            return Result("failed", first_line(error))
-        return _file(store, setting, cell, shard, outcomes, budget, images)
+        if mine:
+            try:
+                found = _evaluate(setting, store, mine, shard, rows)
+            except Exception as error:
+                _models.clear()  # whatever failed may have left its mark on the model
+                if isinstance(error, BenchError | ContractError):
+                    return Result("failed", str(error))
+                if setting.debug:
+                    raise
+                return Result("failed", first_line(error))
+            for cell, one in zip(mine, found, strict=True):
+                if problem := _file(store, setting, cell, shard, one):
+                    return Result("failed", problem)
+        busy = any(lock is None for _, lock in claims)
+        return Result("busy" if busy else "done", seconds=time.monotonic() - started)
     finally:
-        store.release(lock)
+        for _, lock in claims:
+            if lock is not None:
+                store.release(lock)
 
 
-def _file(
-    store: Store, setting: Setting, cell: Cell, shard: int, outcomes: Outcomes, budget: Budget, images: list[Tensor]
-) -> Result:
-    """Write what was computed, the images first: a kill between the two leaves nothing that looks complete."""
+def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: Found) -> str:
+    """Write what was computed, the images first: a kill between the two leaves nothing that looks complete.
+
+    Returns what keeps it from being written, nothing where it was.
+    """
     known = store.has(cell, shard)
     if _keeps(setting, cell):
-        if known and not same_outcomes(outcomes, store.read(cell, shard)[0]):
-            return Result(
-                "failed",
+        if known and not same_outcomes(found.outcomes, store.read(cell, shard)[0]):
+            return (
                 f"shard {store.shard_path(cell, shard)} holds other outcomes than this machine computes, so its "
-                "images cannot be kept; delete it and run again",
+                "images cannot be kept; delete it and run again"
             )
-        write_images(store.images_path(cell, shard), images)
+        write_images(store.images_path(cell, shard), found.images)
     if known:
         store.shelf(cell, shard).clear()
     else:
-        store.write(cell, shard, outcomes, budget)
-    return Result("done")
+        store.write(cell, shard, found.outcomes, found.budget)
+    return ""
 
 
 def _keeps(setting: Setting, cell: Cell) -> bool:
@@ -131,26 +153,34 @@ def _keeps(setting: Setting, cell: Cell) -> bool:
     return (setting.keep_images or cell.nested) and not cell.certificate
 
 
-def _evaluate(setting: Setting, store: Store, cell: Cell, shard: int) -> tuple[Outcomes, Budget, list[Tensor]]:
-    """Outcomes, what they took, and the attacked images where they are to be kept."""
+def _evaluate(setting: Setting, store: Store, cells: Sequence[Cell], shard: int, rows: int) -> list[Found]:
+    cell = cells[0]
     data = _data(setting, cell.dataset)
     net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
-    twin = None
-    if cell.twin is not None:
-        twin = load_model(cell.twin, data, setting.device, cell.identity["twin"]["weights"])
-    earlier = None
-    if cell.smaller is not None:
-        kept = read_images(store.images_path(cell.smaller, shard), len(cell.rows(shard)))
-        earlier = Earlier(store.read(cell.smaller, shard)[0], kept)
-    rows = cell.rows(shard)
-    x, y = data.x_test[rows.start : rows.stop], data.y_test[rows.start : rows.stop]
+    here = cell.rows(shard)
+    x, y = data.x_test[here.start : here.stop], data.y_test[here.start : here.stop]
     if cell.certificate:
-        return *certify(net, data.images.classes, x, y, float(cell.eps), rows, cell.batch), []
+        return [Found(*certify(net, data.images.classes, x, y, float(cell.eps), here, cell.batch), [])]
 
     def draws(indices: Sequence[int]) -> Draws:
         return Draws(cell.seed, data.test_hash, indices)
 
-    images: list[Tensor] = []
+    space = space_of(protocol[cell.protocol])
+    if cell.packed:
+        lanes = [(attack[one.attack].traits["lane"](**one.attack_options), float(one.eps)) for one in cells]
+        kept = [list[Tensor]() for _ in cells]
+        found = evaluate_packed(
+            net, data.images.classes, lanes, x, y, here, draws, cell.batch, rows or cell.batch, space,
+            kept if any(_keeps(setting, one) for one in cells) else None,
+        )  # fmt: skip
+        return [Found(*one, images) for one, images in zip(found, kept, strict=True)]
+    twin = earlier = None
+    if cell.twin is not None:
+        twin = load_model(cell.twin, data, setting.device, cell.identity["twin"]["weights"])
+    if cell.smaller is not None:
+        images = read_images(store.images_path(cell.smaller, shard), len(here))
+        earlier = Earlier(store.read(cell.smaller, shard)[0], images)
+    final: list[Tensor] = []
     outcomes, budget = evaluate(
         net,
         data.images.classes,
@@ -158,16 +188,16 @@ def _evaluate(setting: Setting, store: Store, cell: Cell, shard: int) -> tuple[O
         x,
         y,
         float(cell.eps),
-        rows,
+        here,
         draws,
         cell.batch,
-        space_of(protocol[cell.protocol]),
+        space,
         store.shelf(cell, shard),
-        images if _keeps(setting, cell) else None,
+        final if _keeps(setting, cell) else None,
         twin,
         earlier,
     )
-    return outcomes, budget, images
+    return [Found(outcomes, budget, final)]
 
 
 def _data(setting: Setting, name: str) -> Dataset:

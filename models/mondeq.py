@@ -17,6 +17,7 @@ from models.equilibrium.solve import Solution, solve
 from models.images import Classifier, Images
 from models.interval import Bounds, propagate, rounding, worst_margins
 from models.monotone import Monotone, MonotoneCell
+from models.noting import note
 from models.views import Parts, state_views
 
 Form = Literal["dense", "3", "7"]
@@ -142,7 +143,7 @@ class MonDEQBody(nn.Module):
         settings = self.settings[self.training]
         return attach(
             cell,
-            self._solve(cell, h).z,
+            note(self._solve(cell, h)).z,
             h,
             method=settings.gradient,
             tol=settings.gradient_tol,

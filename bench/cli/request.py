@@ -15,6 +15,7 @@ from bench.cli.settings import (
     DataDir,
     DatasetNames,
     Device,
+    Engine,
     Epochs,
     Eps,
     Examples,
@@ -49,6 +50,7 @@ _OPTIONS: dict[str, Any] = {
     "train_seed": TrainSeed,
     "seeds": Seeds,
     "batch_size": BatchSize,
+    "engine": Engine,
     "device": Device,
     "workers": Workers,
     "keep_adversarial": KeepAdversarial,
@@ -60,7 +62,7 @@ _OPTIONS: dict[str, Any] = {
     "plugin": Plugin,
 }
 _OF_RUNS = {"workers", "keep_adversarial"}
-_OF_CELLS = {"protocol", "attacks", "eps", "examples", "seed", "batch_size", "store"}
+_OF_CELLS = {"protocol", "attacks", "eps", "examples", "seed", "batch_size", "engine", "store"}
 _KEYS = {"dataset": "datasets", "data_dir": "data"}
 _TYPED = {key: name for name, key in _KEYS.items()}
 

@@ -24,6 +24,7 @@ Seed = Annotated[int | None, typer.Option(help="Attack seed.")]
 TrainSeed = Annotated[int | None, typer.Option(help="Training seed.")]
 Seeds = Annotated[str | None, typer.Option(help="Training seeds, separated by commas; tables show their mean.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch, at most 250; part of a result's key.")]
+Engine = Annotated[str | None, typer.Option(help="packed or reference; part of a result's key.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0: one per core. Never changes a number.")]
 KeepAdversarial = Annotated[

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from attacks.cascade import bind
 from attacks.contract import Search, run_attack
 from attacks.draws import Draws
-from bench.outcomes import Budget, Counted
+from bench.budget import Budget, Counted
 from bench.plan import AttackPlan
 from bench.spaces import Space, in_space
 

@@ -6,8 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from attacks.climb import input_gradient
 from attacks.contract import frozen
-from attacks.gradient_sign import input_gradient
 from attacks.losses import margin
 from bench.diagnostics.context import Context
 from bench.diagnostics.result import Evidence, Result, Verdict, of_share, percent

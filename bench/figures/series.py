@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bench.outcomes import Outcomes
 from bench.report.inventory import Held
 from bench.report.rows import Share, clean_share, robust_share
 from bench.training.job import canonical
+from bench.verdict import Outcomes
 
 
 @dataclass

@@ -10,10 +10,10 @@ from bench.cells import Cell, Source
 from bench.certificates import CERTIFICATE
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.outcomes import Outcomes
 from bench.registry import attack, protocol
 from bench.spaces import space_of
 from bench.store import Store
+from bench.verdict import Outcomes
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.budget import Budget
 from bench.cells import Cell
 from bench.certificates import CERTIFICATE
 from bench.errors import BenchError
-from bench.outcomes import Budget, Outcomes
 from bench.plan import Row
 from bench.registry import attack
 from bench.report.sandwich import broken_certificates
 from bench.statistics import wilson
 from bench.store import Store
+from bench.verdict import Outcomes
 
 ABSENT = "not in the store"
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.cells import Cell
 from bench.epsilon import show_eps
-from bench.outcomes import Outcomes
+from bench.verdict import Outcomes
 
 
 def broken_certificates(found: Sequence[tuple[Cell, Outcomes]]) -> list[str]:

@@ -10,8 +10,8 @@ from fractions import Fraction
 import pandas as pd
 from tabulate import tabulate
 
+from bench.budget import Budget
 from bench.epsilon import show_eps
-from bench.outcomes import Budget
 from bench.report.numbers import Number, gain, number, over_seeds, rival
 from bench.report.rows import ABSENT, Line, Share
 from bench.report.style import Format, Style, lay_out, rank_mark, style_of

@@ -11,6 +11,7 @@ from models.equilibrium.accelerated import accelerate
 from models.equilibrium.gradient import Cell, Foldable, GradientName, attach
 from models.equilibrium.methods import SolverName, make_method
 from models.equilibrium.solve import Solution, solve, solve_together
+from models.noting import note
 from models.precision import full_precision
 
 FallbackName = Literal["none", "newton"]
@@ -54,7 +55,7 @@ class Equilibrium(nn.Module):
         with full_precision(h) as inputs:
             return attach(
                 self._cell,
-                self.solve(inputs).z,
+                note(self.solve(inputs)).z,
                 inputs,
                 method=settings.gradient,
                 tol=settings.gradient_tol,

@@ -12,7 +12,7 @@ from attacks.autoattack import autoattack
 from attacks.cascade import Cascade, Trail
 from attacks.contract import linf, run_attack
 from attacks.draws import Draws
-from bench.outcomes import Budget, Counted
+from bench.budget import Budget, Counted
 from tests.conftest import Trained
 
 N, EPS = 60, 0.15

@@ -15,8 +15,9 @@ from attacks.contract import ContractError, linf, run_attack
 from attacks.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
-from bench.outcomes import Outcomes, evaluate
+from bench.outcomes import evaluate
 from bench.registry import attack
+from bench.verdict import Outcomes
 from tests.conftest import Trained
 
 SHORT = {"iterations": 10, "targets": 3, "queries": 40}

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from attacks.cascade import Trail, bind
 from attacks.draws import Draws
-from bench.outcomes import Budget, Forget, Keep, Outcomes, evaluate
+from bench.budget import Budget
+from bench.outcomes import Forget, Keep, evaluate
 from bench.registry import attack
 from bench.shelf import Shelf
+from bench.verdict import Outcomes
 from tests.bench.helpers import Inside, command, environment, leftovers, store_content
 
 STAGES = [APGDAttack, APGDAttack_targeted, FABAttack_PT, SquareAttack]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchdeq.solver import get_solver
 
 import models.equilibrium.gradient as gradient_module
-from attacks.gradient_sign import input_gradient
+from attacks.climb import input_gradient
 from bench.config import load_config
 from bench.data.load import as_pixels, load
 from bench.names import parse_model

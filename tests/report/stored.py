@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.budget import Budget
 from bench.cells import Cell, Source, cell_identity
-from bench.outcomes import Budget
 from bench.registry import attack as attacks
 from bench.registry import protocol as protocols
 from bench.store import Store

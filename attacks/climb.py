@@ -1,0 +1,129 @@
+"""Signed gradient ascent for many attacks and radii at once: every gradient they share is taken once.
+
+All of a matrix' I-FGSM and PGD cells climb the same loss from known starts, so their gradients can be taken in one
+batch. And until the ball holds it back, I-FGSM makes the same steps at every radius: k steps of α from the clean
+image stay strictly inside every ball of radius ε > kα. So the radii share all gradients but those at the boundary,
+for the paper's four 12 in place of 24, and give the same bits as one by one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attacks.draws import Draws
+
+# (iterate, x, radius (N, 1, 1, 1)) to the nearest image of the ball and of the pixel range.
+Projection = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+INSIDE = 1 - 1e-4  # share of ε that an iterate is clear of the boundary with, whatever it was rounded to
+
+
+@dataclass(frozen=True)
+class Lane:
+    """An attack of signed gradient steps, without its radius.
+
+    Attributes:
+        project: puts an iterate back into ball and pixel range.
+        steps: gradient steps, ≥ 0.
+        alpha: step size, in units of the images.
+        restart: number of the draw it starts from; None: it starts from the clean image.
+    """
+
+    project: Projection
+    steps: int
+    alpha: float
+    restart: int | None = None
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """Per lane the last iterate, (N, C, H, W), and how many gradients of the batch it took, shared ones divided."""
+
+    images: list[Tensor]
+    gradients: list[float]
+
+
+@dataclass
+class _Track:
+    """An iterate, and the lanes that it is the iterate of."""
+
+    lanes: list[int]
+    images: Tensor
+
+
+def climb(
+    model: nn.Module, x: Tensor, y: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws, *, rows: int
+) -> Climbed:
+    """Run all lanes, each with its radius per example, (N,); the last iterates count.
+
+    Args:
+        model: images to logits (N, classes).
+        x, y: images (N, C, H, W) and labels (N,).
+        lanes: the attacks; in the result in the same order.
+        draws: the examples' random draws.
+        rows: images per forward, at most; less than N counts as N, so that no lane's batch is ever cut.
+    """
+    result, gradients = [x] * len(lanes), [0.0] * len(lanes)
+    if not len(x):
+        return Climbed(result, gradients)
+    radii, least = [eps.view(-1, 1, 1, 1) for _, eps in lanes], [float(eps.min()) for _, eps in lanes]
+    step, tracks = 0, _starts(x, lanes, draws)
+    while tracks:
+        going = []
+        for track in tracks:
+            for lane in track.lanes:
+                if lanes[lane][0].steps == step:
+                    result[lane] = track.images
+            track.lanes = [lane for lane in track.lanes if lanes[lane][0].steps > step]
+            if track.lanes:
+                going.append(track)
+        tracks, step = [], step + 1
+        for track, sign in zip(going, _signs(model, going, y, rows), strict=True):
+            alpha = lanes[track.lanes[0]][0].alpha
+            ahead = track.images + alpha * sign
+            shared = [lane for lane in track.lanes if step * alpha < INSIDE * least[lane]]
+            for group in [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]:
+                project = lanes[group[0]][0].project
+                tracks.append(_Track(group, project(ahead, x, radii[group[0]])))
+            for lane in track.lanes:
+                gradients[lane] += 1 / len(track.lanes)
+    return Climbed(result, gradients)
+
+
+def _starts(x: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws) -> list[_Track]:
+    """One track for all lanes that make the same steps while they are inside their balls; one for each other lane."""
+    # Outside [0, 1] (normalised tensors) the very first projection may move an image, and by the radius.
+    pixels = bool(((x >= 0) & (x <= 1)).all())
+    units = {lane.restart: draws.unit(x.shape[1:], lane.restart).to(x) for lane, _ in lanes if lane.restart is not None}
+    tracks: dict[object, _Track] = {}
+    for number, (lane, eps) in enumerate(lanes):
+        if lane.restart is None:
+            key = (lane.project, lane.alpha) if pixels else number
+            tracks.setdefault(key, _Track([], x)).lanes.append(number)
+        else:
+            start = units[lane.restart] * eps.view(-1, 1, 1, 1)
+            tracks[number] = _Track([number], (x + start).clamp_(0, 1))
+    return list(tracks.values())
+
+
+def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list[Tensor]:
+    """The sign of every track's input gradient, as many tracks a forward as `rows` has room for."""
+    together = max(1, rows // len(y))
+    found: list[Tensor] = []
+    for first in range(0, len(tracks), together):
+        part = tracks[first : first + together]
+        images = part[0].images if len(part) == 1 else torch.cat([track.images for track in part])
+        labels = y if len(part) == 1 else y.repeat(len(part))
+        found += input_gradient(model, images, labels, len(y)).sign_().split(len(y))
+    return found
+
+
+def input_gradient(model: nn.Module, x: Tensor, y: Tensor, per: int = 0) -> Tensor:
+    """∂/∂x of the cross-entropy's sum divided by `per` (0: by N, the mean), shaped like x. Of the mean, as torchattacks
+    takes it: its factor 1/N cannot change a sign but can change how a product rounds."""
+    x = x.detach().requires_grad_()
+    loss = functional.cross_entropy(model(x), y, reduction="sum") / (per or len(x))
+    return torch.autograd.grad(loss, x)[0]

@@ -1,0 +1,91 @@
+"""How fast a model is here: how many images a forward should take, and what one costs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from attacks.climb import input_gradient
+from attacks.contract import frozen
+from bench.data.load import Dataset, as_pixels
+
+FEW = 8  # images that a model with convolutions is timed on, on a CPU
+LONG = 1.0  # seconds after which nothing is timed once more
+ROOM = 0.4  # share of a GPU's free memory that a forward and backward may take
+WORTH = 0.9  # share of the time per image that a doubled batch must get below
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per image of a forward, and of a forward and backward; and the images that a forward should take.
+
+    Attributes:
+        rows: of packed cells, at most; a multiple of the batch.
+    """
+
+    forward: float
+    gradient: float
+    rows: int
+
+
+def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
+    """Measured on the first test images, on the model's own device, in about a second where the model is not huge.
+
+    On a CPU the rows follow a rule, so that a number does not depend on how busy the machine was: a convolution keeps
+    it busy with one batch, anything else gains from all lanes at once. On a GPU a batch is doubled as long as that pays
+    by a tenth and fits into memory.
+
+    Args:
+        model: in eval mode.
+        batch: images of a lane's batch, which is never cut.
+        lanes: how many there are to be taken together, at most.
+    """
+    on_gpu = any(t.is_cuda for t in model.parameters())
+    with frozen(model), parametrize.cached():
+        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        x, y = _images(model, data, min(FEW, batch) if convolves and not on_gpu else batch)
+        gradient = _seconds(lambda: input_gradient(model, x, y), on_gpu) / len(x)
+        with torch.no_grad():
+            forward = _seconds(lambda: model(x), on_gpu) / len(x)
+        if not on_gpu:
+            return Pace(forward, gradient, batch if convolves else batch * max(1, lanes))
+        rows, each = batch, gradient
+        while 2 * rows <= lanes * batch and _fits(x):
+            x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
+            try:
+                now = _seconds(lambda x=x, y=y: input_gradient(model, x, y), on_gpu) / len(x)  # type: ignore[misc]
+            except torch.OutOfMemoryError:
+                break
+            if now > WORTH * each:
+                break
+            rows, each = 2 * rows, now
+        return Pace(forward, each, rows)
+
+
+def _fits(x: Tensor) -> bool:
+    """Whether twice the images of the last look would stay within the room there is."""
+    used = torch.cuda.max_memory_allocated(x.device)
+    return 2 * used < ROOM * torch.cuda.get_device_properties(x.device).total_memory
+
+
+def _images(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    some = torch.arange(count) % len(data.x_test)
+    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    return as_pixels(data.x_test[some]).to(device), data.y_test[some].to(device)
+
+
+def _seconds(run: Callable[[], object], on_gpu: bool, repeats: int = 3) -> float:
+    """The least of a few: whatever else the machine does only adds."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        if on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+        if sum(times) > LONG:
+            break
+    return min(times)

@@ -1,0 +1,75 @@
+"""From rows to the work that is left: shards of single cells, and of cells that are packed together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.cells import Cell
+from bench.config import Config
+from bench.cost import PROBE, counts
+from bench.forecast import Kind
+from bench.pace import pace
+from bench.plan import Matrix, Row
+from bench.registry import protocol
+from bench.spaces import space_of
+from bench.store import Store
+from bench.training.loop import threads
+from bench.worker import load_model
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard of one cell, or of all cells of a row that are packed together.
+
+    Attributes:
+        kind: what its prediction is wrong alike with.
+        seconds: it is predicted to take.
+        rows: images per forward of packed cells, at most.
+    """
+
+    row: Row
+    cells: tuple[Cell, ...]
+    shard: int
+    kind: Kind
+    seconds: float
+    rows: int
+
+
+def row_tasks(row: Row, matrix: Matrix, config: Config, device: str, store: Store) -> tuple[list[Task], int]:
+    """What a row lacks, a nested cell behind the next smaller radius that it goes on from; and images per forward."""
+    examples, keep = config.run.examples, config.run.keep_adversarial
+    cells = [*row.cells, *row.certificates]
+    missing = {cell.key(): store.missing(cell, examples, keep) for cell in cells}
+    if not any(missing.values()):
+        return [], 0
+    seconds, rows = _predict(row, matrix, config, device)
+    groups = [[cell for cell in cells if cell.packed], *([cell] for cell in cells if not cell.packed)]
+    tasks = []
+    for group in groups:
+        for shard in sorted({shard for cell in group for shard in missing[cell.key()]}):
+            lacking = tuple(cell for cell in group if shard in missing[cell.key()])
+            took = sum(seconds.get(cell.key(), 0.0) for cell in lacking) * len(lacking[0].rows(shard))
+            tasks.append(Task(row, lacking, shard, _kind(lacking, row), took, rows))
+    return sorted(tasks, key=lambda task: task.cells[0].eps if task.cells[0].smaller else 0), rows
+
+
+def _kind(cells: Sequence[Cell], row: Row) -> Kind:
+    attacks = "+".join(sorted({cell.attack_label for cell in cells}))
+    return (attacks, row.dataset, row.label, *(() if cells[0].packed else (str(cells[0].eps),)))
+
+
+def _predict(row: Row, matrix: Matrix, config: Config, device: str) -> tuple[dict[str, float], int]:
+    """Seconds per image of the row's cells, by their keys, and images per forward."""
+    data, batch = matrix.data[row.dataset], config.run.batch_size
+    first = (*row.cells, *row.certificates)[0]
+    try:
+        with threads(1):  # as in a worker
+            net = load_model(first.source, data, device, first.identity["model"]["weights"])
+            speed = pace(net, data, batch, sum(cell.packed for cell in row.cells))
+            spent = counts(net, data, matrix.attacks, space_of(protocol[config.run.protocol]), config.run.engine)
+    except Exception:
+        return {}, batch  # whoever computes the cells says what is wrong with the model or the attack
+    found = {
+        cell.key(): (forwards * speed.forward + backwards * (speed.gradient - speed.forward)) / PROBE
+        for cell, (forwards, backwards) in zip(row.cells, spent, strict=True)
+    }
+    return found | {cell.key(): speed.gradient for cell in row.certificates}, speed.rows
