@@ -42,7 +42,10 @@ def row_tasks(row: Row, matrix: Matrix, config: Config, device: str, store: Stor
     if not any(missing.values()):
         return [], 0
     seconds, rows = _predict(row, matrix, config, device)
-    groups = [[cell for cell in cells if cell.packed], *([cell] for cell in cells if not cell.packed)]
+    groups = [
+        sorted((cell for cell in cells if cell.packed), key=Cell.key),
+        *([cell] for cell in cells if not cell.packed),
+    ]
     tasks = []
     for group in groups:
         for shard in sorted({shard for cell in group for shard in missing[cell.key()]}):

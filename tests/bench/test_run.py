@@ -12,7 +12,8 @@ import pytest
 
 from tests.bench.helpers import Inside, bench, cell_folders, command, environment, last_line, leftovers, store_content
 
-MATRIX = ("--models", "deq,fc-linear", "--eps", "2,8", "--epochs", "3")
+# The engine that promises the same bits, whatever was computed before; tests/bench/test_packed.py has the other one.
+MATRIX = ("--models", "deq,fc-linear", "--eps", "2,8", "--epochs", "3", "--engine", "reference")
 SHARDS = 2 * 2 * 2 * 2  # models × attacks × radii × shards of digits' test set
 
 
@@ -109,6 +110,7 @@ CHANGES = [
     ("--models", "deq[fallback=none]"),
     ("--seed", "1"),
     ("--batch-size", "50"),
+    ("--engine", "packed"),
     ("--attacks", "ifgsm[steps=3],pgd[steps=3]"),
 ]
 
@@ -119,7 +121,14 @@ def test_an_option_that_matters_never_answers_from_an_old_cell(
 ) -> None:
     shutil.copytree(done / "results", tmp_path / "results")
     before = set(cell_folders(tmp_path / "results/store"))
-    base = {"--models": "deq", "--eps": "8", "--epochs": "3", "--examples": "1", change[0]: change[1]}
+    base = {
+        "--models": "deq",
+        "--eps": "8",
+        "--epochs": "3",
+        "--examples": "1",
+        "--engine": "reference",
+        change[0]: change[1],
+    }
     inside(tmp_path, "run", *(part for item in base.items() for part in item), "--no-train")
     new = set(cell_folders(tmp_path / "results/store")) - before
     assert len(new) == 2, "I-FGSM and PGD each make a cell of their own"
