@@ -17,13 +17,13 @@ from bench.cells import SHARD
 from bench.certificates import certify, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, as_pixels
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 from bench.outcomes import evaluate
 from bench.pace import pace
 from bench.packed import evaluate_packed
 from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
 from bench.registry import attack, protocol
-from bench.spaces import Space, space_of
+from bench.spaces import Space, in_space, space_of
 from bench.store import Store
 from bench.training.checkpoint import load_weights
 from bench.training.loop import build_model, threads, training_threads
@@ -49,8 +49,8 @@ class Cost:
 def estimate(matrix: Matrix, config: Config, device: torch.device) -> list[Cost]:
     """The cost of every row on one worker; what the store has already costs nothing.
 
-    Forwards and backwards are counted on 4 images, those of a cascade and of a pack on images that never fall; their
-    time, and that of a training step, is measured on one batch. An untrained model is timed with its
+    Forwards and backwards are counted on 4 images that never fall; their time, and that of a training step, is measured
+    on one batch. An untrained model is timed with its
     initial weights, which may converge faster. A row that cannot be evaluated carries its reason.
     """
     store, costs = Store(config.paths.store), []
@@ -93,7 +93,7 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
         if images:
             plans.append((plan, images))
             cells, left = cells + 1, left + len(missing)
-    spent = counts(model, data, [plan for plan, _ in plans], space, config.run.engine)
+    spent = counts(model, data.images, [plan for plan, _ in plans], space, config.run.engine)
     for (_, images), (ahead, back) in zip(plans, spent, strict=True):
         forwards += ahead * images // PROBE
         backwards += back * images // PROBE
@@ -125,12 +125,18 @@ class Unbreakable(nn.Module):
 
 
 def counts(
-    model: nn.Module, data: Dataset, plans: Sequence[AttackPlan], space: Space, engine: str
+    model: nn.Module, images: Images, plans: Sequence[AttackPlan], space: Space, engine: str
 ) -> list[tuple[int, int]]:
-    """Forwards and backwards of every attack on 4 images, as if none of them fell. What a pack shares is divided."""
+    """Forwards and backwards of every attack on 4 images, as if none of them fell. What a pack shares is divided.
+
+    Counted without the model, which may be slow, and which an attack may spoil. Raises BenchError for a model that
+    cannot be attacked in the space.
+    """
+    in_space(model, space)
     lanes = [plan for plan in plans if "lane" in plan.entry.traits and engine == "packed"]
-    packed = dict(zip(map(id, lanes), _of_pack(lanes, data.images), strict=True))
-    return [packed[id(plan)] if id(plan) in packed else _alone(model, data, plan, space) for plan in plans]
+    packed = dict(zip(map(id, lanes), _of_pack(lanes, images), strict=True))
+    views = tuple(find_views(model))
+    return [packed[id(plan)] if id(plan) in packed else _alone(plan, images, views) for plan in plans]
 
 
 def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int]]:
@@ -140,22 +146,20 @@ def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int
     return [(budget.forwards, budget.backwards) for _, budget in found]
 
 
-def _alone(model: nn.Module, data: Dataset, plan: AttackPlan, space: Space) -> tuple[int, int]:
-    if plan.entry.traits.get("stages"):
-        views = (*find_views(model), *(["twin"] if plan.entry.traits.get("twin") else []))
-        return _most(plan.entry.name, tuple(plan.options.items()), views, data.images)
-    x, y, draws = data.x_test[:PROBE], data.y_test[:PROBE], partial(Draws, 0, data.test_hash)
-    search = bind(plan.entry, plan.options)
-    _, budget = evaluate(model, data.images.classes, search, x, y, float(plan.eps), range(PROBE), draws, PROBE, space)
-    return budget.forwards, budget.backwards
+def _alone(plan: AttackPlan, images: Images, views: tuple[str, ...]) -> tuple[int, int]:
+    offered = (*views, *(["twin"] if plan.entry.traits.get("twin") else []))
+    return _most(plan.entry.name, tuple(plan.options.items()), offered, images)
 
 
 @lru_cache
 def _most(name: str, options: tuple[tuple[str, Any], ...], views: tuple[str, ...], images: Images) -> tuple[int, int]:
-    """The same at every radius and for every model of these views, and counted without one, which may be slow."""
+    """The same at every radius and for every model of these views."""
     search, draws = bind(attack[name], dict(options)), partial(Draws, 0, "probe")
     net = Unbreakable(images.classes, views)
-    _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
+    try:
+        _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
+    except Exception as error:
+        raise BenchError(f"{name} cannot be counted: {first_line(error)}") from error
     return budget.forwards, budget.backwards
 
 

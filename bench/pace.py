@@ -14,6 +14,7 @@ from bench.data.load import Dataset, as_pixels
 
 FEW = 8  # images that a model with convolutions is timed on, on a CPU
 LONG = 1.0  # seconds after which nothing is timed once more
+LANES = 8  # that gain from each other's company on a CPU, and bound its memory
 ROOM = 0.4  # share of a GPU's free memory that a forward and backward may take
 WORTH = 0.9  # share of the time per image that a doubled batch must get below
 
@@ -35,8 +36,8 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
     """Measured on the first test images, on the model's own device, in about a second where the model is not huge.
 
     On a CPU the rows follow a rule, so that a number does not depend on how busy the machine was: a convolution keeps
-    it busy with one batch, anything else gains from all lanes at once. On a GPU a batch is doubled as long as that pays
-    by a tenth and fits into memory.
+    it busy with one batch, anything else gains from eight lanes at once. On a GPU a batch is doubled as long as that
+    pays by a tenth and fits into memory.
 
     Args:
         model: in eval mode.
@@ -51,7 +52,7 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
         with torch.no_grad():
             forward = _seconds(lambda: model(x), on_gpu) / len(x)
         if not on_gpu:
-            return Pace(forward, gradient, batch if convolves else batch * max(1, lanes))
+            return Pace(forward, gradient, batch if convolves else batch * max(1, min(lanes, LANES)))
         rows, each = batch, gradient
         while 2 * rows <= lanes * batch and _fits(x):
             x, y = x.repeat(2, 1, 1, 1), y.repeat(2)

@@ -50,7 +50,7 @@ def row_tasks(row: Row, matrix: Matrix, config: Config, device: str, store: Stor
     for group in groups:
         for shard in sorted({shard for cell in group for shard in missing[cell.key()]}):
             lacking = tuple(cell for cell in group if shard in missing[cell.key()])
-            took = sum(seconds.get(cell.key(), 0.0) for cell in lacking) * len(lacking[0].rows(shard))
+            took = sum(seconds.get(cell.key(), 1.0) for cell in lacking) * len(lacking[0].rows(shard))
             tasks.append(Task(row, lacking, shard, _kind(lacking, row), took, rows))
     return sorted(tasks, key=lambda task: task.cells[0].eps if task.cells[0].smaller else 0), rows
 
@@ -68,7 +68,7 @@ def _predict(row: Row, matrix: Matrix, config: Config, device: str) -> tuple[dic
         with threads(1):  # as in a worker
             net = load_model(first.source, data, device, first.identity["model"]["weights"])
             speed = pace(net, data, batch, sum(cell.packed for cell in row.cells))
-            spent = counts(net, data, matrix.attacks, space_of(protocol[config.run.protocol]), config.run.engine)
+            spent = counts(net, data.images, matrix.attacks, space_of(protocol[config.run.protocol]), config.run.engine)
     except Exception:
         return {}, batch  # whoever computes the cells says what is wrong with the model or the attack
     found = {

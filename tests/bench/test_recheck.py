@@ -50,10 +50,11 @@ def test_kept_images_are_the_judged_ones_and_change_nothing_else(
     tmp_path: Path, inside: Inside, digits: Dataset
 ) -> None:
     store = tmp_path / "results/store"
-    inside(tmp_path, "run", *MATRIX)
+    matrix = (*MATRIX, "--engine", "reference")
+    inside(tmp_path, "run", *matrix)
     before, folders = store_content(store), cell_folders(store)
     assert not kept(tmp_path)
-    inside(tmp_path, "run", *MATRIX, "--keep-adversarial")
+    inside(tmp_path, "run", *matrix, "--keep-adversarial")
     assert store_content(store) == before and cell_folders(store) == folders
     images = kept(tmp_path)
     assert [len(found) for found in images.values()] == [250, 109]
@@ -80,7 +81,7 @@ def test_kept_images_are_the_judged_ones_and_change_nothing_else(
     lost, other = sorted(store.rglob("*.images.safetensors"))
     stamp = other.stat().st_mtime_ns
     lost.unlink()
-    inside(tmp_path, "run", *MATRIX, "--keep-adversarial")
+    inside(tmp_path, "run", *matrix, "--keep-adversarial")
     assert all(torch.equal(found, images[name]) for name, found in kept(tmp_path).items())
     assert other.stat().st_mtime_ns == stamp
     assert store_content(store) == before

@@ -11,7 +11,9 @@ forwards would take if nothing else took time: their number, times the time of o
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -22,6 +24,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+import models.equilibrium.gradient as gradient_module
 from attacks.climb import input_gradient
 from attacks.contract import frozen
 from attacks.draws import Draws
@@ -82,6 +85,18 @@ def by_foolbox(net: nn.Module, name: str, eps: float, steps: int, x: Tensor, y: 
     return kind(abs_stepsize=ALPHA, steps=steps, random_start=name == "pgd")(model, x, y, epsilons=[eps])[1][0]
 
 
+@contextmanager
+def textbook(net: nn.Module) -> Iterator[None]:
+    """The same model solved as the paper's Algorithm 1 has it: Anderson at every step, and LU for the adjoint."""
+    layer, few = net.body.equilibrium, gradient_module.FEW
+    base = layer.settings[False]
+    layer.settings[False], gradient_module.FEW = replace(base, method="anderson"), 10**9
+    try:
+        yield
+    finally:
+        layer.settings[False], gradient_module.FEW = base, few
+
+
 def seconds_each(net: nn.Module, x: Tensor, y: Tensor, repeats: int) -> tuple[float, float]:
     """CPU seconds per image of a forward, and of a forward and backward, in one batch."""
 
@@ -117,6 +132,13 @@ def main() -> None:
         "torchattacks, loop": lambda: loop(partial(by_torchattacks, net), net, *batches),
         "foolbox, loop": lambda: loop(partial(by_foolbox, net), net, *batches),
     }
+    if hasattr(net.body, "equilibrium"):
+
+        def slow() -> Robust:
+            with textbook(net):
+                return loop(partial(by_torchattacks, net), net, *batches)
+
+        sides["torchattacks, loop, Algorithm 1 and LU"] = slow
     load = os.getloadavg()[0]
     spent: dict[str, list[float]] = {name: [] for name in sides}
     robust: dict[str, Robust] = {}

@@ -1,0 +1,88 @@
+"""How time and memory of the packed engine grow with images and with radii.
+
+    python -m tests.benchmarks.scaling --model lyadeq --dataset mnist --data-dir data --checkpoints results/checkpoints
+
+measures every point in a process of its own (CPU seconds, and by how much the resident memory rose above what model and
+data take), prints a table and draws `--out`, a PNG.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import time
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from attacks.draws import Draws
+from attacks.protocols import paper
+from bench.figures.style import new_figure, styled
+from bench.pace import pace
+from bench.packed import evaluate_packed
+from bench.registry import attack
+from tests.benchmarks.trained import options, trained
+
+IMAGES = (250, 500, 1000, 2000, 4000)
+RADII = (1, 2, 4, 8, 16)
+LARGEST = 8  # 255ε; several radii are spread evenly up to it
+BATCH = 250
+
+
+def main() -> None:
+    parser = options("lyadeq")
+    parser.add_argument("--out", type=Path, default=Path("scaling.png"))
+    given = parser.parse_args()
+    points = [(n, 4) for n in IMAGES] + [(1000, k) for k in RADII]
+    context, found = multiprocessing.get_context("spawn"), dict[tuple[int, int], tuple[float, float]]()
+    for point in dict.fromkeys(points):
+        runs = []
+        for _ in range(given.repeats):
+            with context.Pool(1) as pool:
+                runs.append(pool.apply(measure, (vars(given), *point)))
+        found[point] = (statistics.median(t for t, _ in runs), statistics.median(m for _, m in runs))
+    head = ["images", "radii", "CPU s", "ms an image", "MB above model and data"]
+    rows = [[n, k, t, 1e3 * t / n, m] for (n, k), (t, m) in found.items()]
+    print(f"{given.model} on {given.dataset}, I-FGSM and PGD at each radius, medians of {given.repeats}\n")
+    print(tabulate(rows, head, tablefmt="github", floatfmt=("d", "d", ".2f", ".2f", ".0f")))
+    draw({n: found[n, 4] for n in IMAGES}, {k: found[1000, k] for k in RADII}, given.out)
+
+
+def measure(given: dict[str, Any], count: int, radii: int) -> tuple[float, float]:
+    """CPU seconds, and megabytes by which the peak of the resident memory rose."""
+    torch.set_num_threads(1)
+    net, data = trained(type("Given", (), given)())  # type: ignore[arg-type]
+    at = [Fraction(LARGEST * (k + 1), 255 * radii) for k in range(radii)]
+    lanes = [
+        (attack[name].traits["lane"](**attack[name].resolve(plan)), float(eps))
+        for eps in at
+        for name, plan in paper(eps).items()
+    ]
+    x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
+    rows = pace(net, data, BATCH, len(lanes)).rows
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    evaluate_packed(net, data.images.classes, lanes, x, y, range(count), draws, BATCH, rows)
+    return time.process_time() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def draw(images: dict[int, tuple[float, float]], radii: dict[int, tuple[float, float]], path: Path) -> None:
+    """Two panels, each with the line of proportional growth from its first point."""
+    with styled():
+        figure = new_figure(3)
+        for axes, points, what in zip(figure.subplots(1, 2), (images, radii), ("images", "radii"), strict=True):
+            sizes = list(points)
+            times = [t for t, _ in points.values()]
+            axes.plot(sizes, times, "o-", label="measured")
+            axes.plot(sizes, [times[0] * n / sizes[0] for n in sizes], ":", label="proportional")
+            axes.set(xscale="log", yscale="log", xlabel=what, ylabel="CPU seconds", xticks=sizes, xticklabels=sizes)
+            axes.minorticks_off()
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
