@@ -24,8 +24,7 @@ from attacks.square import square
 from bench.registry import attack
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
-
-_SQUARE = -1  # which of an example's draws are Square's; random starts count from 0
+TOGETHER = 250  # images in a batch, at most, where several classes are aimed at together
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def stages(**options: Any) -> dict[str, Search]:
     version=f"2-pyautoattack-{version('pyautoattack')}",
     options=Options,
     stages=stages,
-    how=("engine",),
+    engines=("engine",),
     label="AutoAttack",
 )
 def autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:
@@ -84,39 +83,73 @@ def _stage(name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, 
             f"AutoAttack's apgd-t takes the four largest logits, and there are {classes} classes: "
             "leave it out with autoattack[attacks=apgd-ce+fab-t+square]"
         )
-    iterations, targets, queries = options.iterations, min(options.targets, classes - 1), options.queries
-    if options.engine == "reference":
-        budgets = {"iterations": iterations, "targets": targets, "queries": queries}
-        return reference(name, model, x, y, eps, draws, **budgets)
-    if name == "square":
-        return square(model, x, y, eps, draws, queries=queries, restart=_SQUARE)
-    if name == "apgd-ce":
-        return apgd(model, x, y, eps, random_start(x, eps, draws, 0), cross_entropy, steps=iterations)
-
-    def towards(rank: int, rows: Tensor, aim: Tensor) -> Tensor:
-        part = x[rows], y[rows], eps[rows]
-        if name == "fab-t":
-            return fab(model, *part, aim, steps=iterations)
-        start = random_start(x[rows], eps[rows], draws.of(rows.tolist()), 1 + rank)
-        return apgd(model, *part, start, dlr_targeted, steps=iterations, targets=aim)
-
-    return _in_turn(model, x, y, targets, towards)
+    if options.engine == "compact":
+        return _COMPACT[name](model, x, y, eps, draws, options)
+    budgets = {"iterations": options.iterations, "targets": min(options.targets, classes - 1)}
+    return reference(name, model, x, y, eps, draws, **budgets, queries=options.queries)
 
 
-def _in_turn(
-    model: nn.Module, x: Tensor, y: Tensor, targets: int, towards: Callable[[int, Tensor, Tensor], Tensor]
+def _apgd_ce(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    return apgd(model, x, y, eps, random_start(x, eps, draws, 0), cross_entropy, steps=options.iterations)
+
+
+def _apgd_t(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    def towards(aims: Tensor, ranks: range, rows: Tensor) -> Tensor:
+        own = draws.of(rows.tolist())
+        start = torch.cat([random_start(x[rows], eps[rows], own, 1 + rank) for rank in ranks])
+        rows = rows.repeat(len(ranks))
+        steps = options.iterations
+        return apgd(model, x[rows], y[rows], eps[rows], start, dlr_targeted, steps=steps, targets=aims)
+
+    return _targeted(model, x, y, options.targets, towards)
+
+
+def _fab_t(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    def towards(aims: Tensor, ranks: range, rows: Tensor) -> Tensor:
+        rows = rows.repeat(len(ranks))
+        return fab(model, x[rows], y[rows], eps[rows], aims, steps=options.iterations)
+
+    return _targeted(model, x, y, options.targets, towards)
+
+
+def _square(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    # Random starts count from 0.
+    return square(model, x, y, eps, draws, queries=options.queries, restart=-1)
+
+
+_COMPACT: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor, Draws, Options], Tensor]] = {
+    "apgd-ce": _apgd_ce,
+    "apgd-t": _apgd_t,
+    "fab-t": _fab_t,
+    "square": _square,
+}
+
+
+def _targeted(
+    model: nn.Module, x: Tensor, y: Tensor, targets: int, towards: Callable[[Tensor, range, Tensor], Tensor]
 ) -> Tensor:
-    """A targeted attack on the most likely other classes, (rank, rows, their classes) -> images, one after the other,
-    each on what still stands; the clean image where all fail."""
+    """A targeted attack on the most likely other classes in turn, each on what still stands; the clean image where
+    all fail.
+
+    The first class breaks most of what is broken at all. After it, several are aimed at together where few examples
+    are left, since a small batch takes hardly less time than a larger one.
+
+    Args:
+        towards: from aims, ranks and rows, for each rank in turn all rows, their classes concatenated, to images.
+    """
     images, rows = x.clone(), torch.arange(len(x), device=x.device)
     with torch.no_grad():
-        order = rivals(model(x), y)
-    for rank in range(targets):
-        if not len(rows):
-            break
-        found = towards(rank, rows, order[rows, rank])
+        order = rivals(model(x), y)[:, :targets]
+    done = 0
+    while len(rows) and done < order.shape[1]:
+        ranks = range(done, min(order.shape[1], done + (max(1, TOGETHER // len(rows)) if done else 1)))
+        found = towards(order[rows][:, ranks].T.flatten(), ranks, rows)
         with torch.no_grad():
-            wrong = model(found).argmax(1) != y[rows]
-        images[rows[wrong]] = found[wrong]
-        rows = rows[~wrong]
+            wrong = (model(found).argmax(1) != y[rows].repeat(len(ranks))).view(len(ranks), -1)
+        first = found.view(len(ranks), len(rows), *x.shape[1:])[
+            wrong.int().argmax(0), torch.arange(len(rows), device=x.device)
+        ]
+        fallen = wrong.any(0)
+        images[rows[fallen]] = first[fallen]
+        rows, done = rows[~fallen], ranks.stop
     return images
