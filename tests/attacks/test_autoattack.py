@@ -80,12 +80,14 @@ def test_verdicts_at_the_standard_budget(name: str, cnn: nn.Module, trained: Tra
     assert_same_verdicts(net, digits, 20 / 255, [range(60)], {"engine": "reference"})
 
 
-def assert_engines_agree(net: nn.Module, data: Dataset, n: int, eps: float, options: dict[str, Any]) -> None:
+def assert_engines_agree(
+    net: nn.Module, data: Dataset, n: int, eps: float, options: dict[str, Any], least: float = 0.99
+) -> None:
     ours, theirs = (
         through_the_harness(net, data, n, eps, n, {**options, "engine": engine})["broken"] for engine in ENGINES
     )
     assert 0.15 * n < theirs.sum() < 0.85 * n, "the radius tells nothing apart"
-    assert np.mean(ours == theirs) >= 0.99
+    assert np.mean(ours == theirs) >= least
     assert abs(ours.mean() - theirs.mean()) <= 0.005
 
 
@@ -94,7 +96,15 @@ def test_engines_agree_on_a_cnn(cnn: nn.Module, digits: Dataset) -> None:
 
 
 def test_engines_agree_on_a_deq(trained: Trained, digits: Dataset) -> None:
-    assert_engines_agree(trained("deq"), digits, 200, 20 / 255, {"iterations": 20, "targets": 2, "queries": 50})
+    """With so few steps, pyautoattack from two seeds agrees with itself on 99 %."""
+    options = {"iterations": 20, "targets": 2, "queries": 50}
+    assert_engines_agree(trained("deq"), digits, 200, 20 / 255, options, least=0.98)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "deq"])
+def test_engines_agree_at_the_standard_budget(name: str, trained: Trained, digits: Dataset) -> None:
+    assert_engines_agree(trained(name), digits, 200, 20 / 255, {})
 
 
 @pytest.mark.parametrize("stage", ATTACKS)
