@@ -84,7 +84,7 @@ def _stage(name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, 
             "leave it out with autoattack[attacks=apgd-ce+fab-t+square]"
         )
     if options.engine == "compact":
-        return _COMPACT[name](model, x, y, eps, draws, options)
+        return COMPACT[name](model, x, y, eps, draws, options)
     budgets = {"iterations": options.iterations, "targets": min(options.targets, classes - 1)}
     return reference(name, model, x, y, eps, draws, **budgets, queries=options.queries)
 
@@ -117,7 +117,7 @@ def _square(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, o
     return square(model, x, y, eps, draws, queries=options.queries, restart=-1)
 
 
-_COMPACT: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor, Draws, Options], Tensor]] = {
+COMPACT: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor, Draws, Options], Tensor]] = {
     "apgd-ce": _apgd_ce,
     "apgd-t": _apgd_t,
     "fab-t": _fab_t,

@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.autoattack import _COMPACT as STAGES
-from attacks.autoattack import ATTACKS
+from attacks.autoattack import ATTACKS, COMPACT
 from attacks.cascade import Trail, bind
 from attacks.draws import Draws
 from bench.outcomes import Budget, Forget, Keep, Outcomes, evaluate
@@ -76,7 +75,7 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
 ) -> None:
     expected, budget = run(Forget())
     with monkeypatch.context() as patch:
-        patch.setitem(STAGES, ATTACKS[stage], failing("out of memory"))
+        patch.setitem(COMPACT, ATTACKS[stage], failing("out of memory"))
         with pytest.raises(RuntimeError, match="out of memory"):
             run()
     kept = shelf.load(0)
@@ -85,7 +84,7 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
     done = []
     with monkeypatch.context() as patch:
         for name in ATTACKS[:stage]:
-            patch.setitem(STAGES, name, counted(STAGES[name], done))
+            patch.setitem(COMPACT, name, counted(COMPACT[name], done))
         found, spent = run()
     assert len(done) == stage, "only the second batch runs the stages that the first has behind it"
     assert same(found, expected) and (expected["broken_by"] > 0).any()
@@ -142,7 +141,7 @@ def test_killed_in_square_it_goes_on_there(tmp_path: Path, inside: Inside, monke
     process.wait()
     assert _stages_done(store) == 3 and not list(store.rglob("*.parquet"))
     for name in ATTACKS[:3]:
-        monkeypatch.setitem(STAGES, name, failing("not again"))
+        monkeypatch.setitem(COMPACT, name, failing("not again"))
     inside(rough, *matrix)
     assert store_content(store) == store_content(calm / "results/store")
     assert not leftovers(store)
