@@ -5,21 +5,18 @@ its intermediate states (Yang et al. 2022), the Lyapunov projection passed by or
 found on the undefended twin, and queries without any gradient. AutoAttack's outcomes are not mixed in.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor, nn
 
 from attacks.apgd import find_views, random_start, search
-from attacks.autoattack import Options as AutoAttackOptions
-from attacks.autoattack import stages as autoattack_stages
 from attacks.cascade import Cascade, better_of, check_budgets, check_stages
 from attacks.contract import Search
 from attacks.draws import Draws
 from attacks.losses import LossName
+from attacks.square import square
 from bench.registry import attack
 
 # In the order they run: what breaks most, cheapest, first. Restarts number the examples' random draws.
@@ -66,7 +63,7 @@ def stages(**options: Any) -> dict[str, Search]:
 
 @attack(
     "adaptive",
-    version=f"1-pyautoattack-{version('pyautoattack')}",
+    version=2,
     options=Options,
     stages=stages,
     warm=True,
@@ -81,8 +78,7 @@ def adaptive(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, 
 
 def _member(name: str, options: Options) -> Search:
     if name == "square":
-        square = AutoAttackOptions(attacks="square", queries=options.queries)
-        return _without_start(autoattack_stages(**vars(square))["square"])
+        return partial(_square, options)
     if name in OWN:
         return partial(_own, *OWN[name], options)
     return partial(_along, name, options)
@@ -121,8 +117,8 @@ def _along(
     return search(model, x, y, eps, begin, loss="margin", steps=half, targets=1, guide=guide)
 
 
-def _without_start(inner: Callable[..., Tensor]) -> Search:
-    def fresh(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, start: Tensor) -> Tensor:
-        return inner(model, x, y, eps, draws)
-
-    return fresh
+def _square(
+    options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, start: Tensor
+) -> Tensor:
+    """Without gradients, from stripes of its own."""
+    return square(model, x, y, eps, draws, queries=options.queries, restart=len(OWN) + len(VIEWS))

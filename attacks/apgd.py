@@ -1,17 +1,17 @@
 """Auto-PGD (Croce & Hein, ICML 2020), L∞: a radius per example, gradients from any guide, decided examples dropped."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
+from attacks.compaction import keep
 from attacks.contract import ContractError
 from attacks.draws import Draws
-from attacks.losses import TARGETED, UNTARGETED, LossName, margin
+from attacks.losses import TARGETED, UNTARGETED, LossName, margin, rivals
 from bench.registry import attack
 
 MOMENTUM = 0.75  # α: how much of the step is the new direction
@@ -40,10 +40,6 @@ class _Search:
     increases: Tensor
     checked_loss: Tensor
     halved: Tensor
-
-    def keep(self, kept: Tensor) -> None:
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name)[kept])
 
 
 def apgd(
@@ -80,7 +76,7 @@ def apgd(
         2 * radius, torch.zeros_like(y), value, torch.ones_like(y, dtype=torch.bool),
     )  # fmt: skip
     result[state.rows] = state.images
-    state.keep(right)
+    keep(state, right)
     last = 0
     for k in range(1, steps + 1):
         if not len(state.rows):
@@ -88,7 +84,7 @@ def apgd(
         _advance(state, first=k == 1)
         value, gradient, right = _look(model, guide, state.images, state.y, state.rows, loss, targets)
         result[state.rows[~right]] = state.images[~right]
-        state.keep(right)
+        keep(state, right)
         _note(state, value[right], gradient[right])
         if k in checkpoints:
             _check(state, k - last)
@@ -183,11 +179,10 @@ def search(
     if loss in UNTARGETED:
         return apgd(model, x, y, eps, start, UNTARGETED[loss], steps=steps, guide=guide)
     with torch.no_grad():
-        logits = model(x)
-    order = logits.masked_fill(functional.one_hot(y, logits.shape[1]).bool(), -torch.inf).argsort(1, descending=True)
+        order = rivals(model(x), y)
     result, best = start.clone(), torch.full_like(eps, -torch.inf)
     rows = torch.arange(len(x), device=x.device)
-    for rank in range(min(targets, logits.shape[1] - 1)):
+    for rank in range(min(targets, order.shape[1])):
         if not len(rows):
             break
         aim = order[rows, rank]

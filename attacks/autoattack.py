@@ -1,29 +1,30 @@
-"""AutoAttack (Croce & Hein 2020), by pyautoattack: its four attacks, one after the other.
+"""AutoAttack (Croce & Hein 2020): its four attacks, one after the other, each on what is still standing.
 
-Its own runner is not used. Its state files cannot be read back (a set comes back as text, and is then
-compared with a set), hold no images, and are not written atomically; and its check for dynamic
-defences sets the process' trace function and counts over all models it ever saw. Every attack of it
-seeds itself, so stages run one by one give what its runner gives, to the bit.
+By an engine of our own, in which an example leaves an attack as soon as it is broken, or by pyautoattack. They are
+equal in outcome, not to the bit: their random draws differ, ours being each example's own.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from attacks.apgd import apgd, random_start
 from attacks.cascade import Cascade, check_budgets, check_stages
 from attacks.contract import ContractError, Search
 from attacks.draws import Draws
+from attacks.fab import fab
+from attacks.losses import cross_entropy, dlr_targeted, rivals
+from attacks.reference import reference
+from attacks.square import square
 from bench.registry import attack
 
-# pyautoattack reports zero gradients as log lines; the gradient diagnostic counts them.
-_SILENT = logging.Logger("pyautoattack")
-_SILENT.addHandler(logging.NullHandler())
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+TOGETHER = 250  # images in a batch, at most, where several classes are aimed at together
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,18 @@ class Options:
         attacks: which, in which order, joined by `+`: apgd-ce, apgd-t, fab-t, square.
         iterations: steps of APGD and FAB.
         targets: classes that APGD-T and FAB-T aim at, at most; all others where there are fewer.
-        queries: forwards of Square per image.
+        queries: proposals of Square per image.
+        engine: compact, our own; reference, pyautoattack.
     """
 
-    attacks: str = "apgd-ce+apgd-t+fab-t+square"
+    attacks: str = "+".join(ATTACKS)
     iterations: int = 100
     targets: int = 9
     queries: int = 5000
+    engine: Literal["compact", "reference"] = "compact"
 
     def __post_init__(self) -> None:
-        check_stages("attacks", self.attacks.split("+"), _MAKERS, "join by")
+        check_stages("attacks", self.attacks.split("+"), ATTACKS, "join by")
         check_budgets(iterations=self.iterations, targets=self.targets, queries=self.queries)
 
 
@@ -55,9 +58,10 @@ def stages(**options: Any) -> dict[str, Search]:
 
 @attack(
     "autoattack",
-    version=f"1-pyautoattack-{version('pyautoattack')}",
+    version=f"2-pyautoattack-{version('pyautoattack')}",
     options=Options,
     stages=stages,
+    engines=("engine",),
     label="AutoAttack",
 )
 def autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:
@@ -66,61 +70,86 @@ def autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws
 
 
 def _stage(name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
-    """One attack of pyautoattack on correctly classified images; where it fails, it returns the clean image.
+    """One attack on correctly classified images.
 
     Raises:
         ContractError: the model has too few classes for it.
     """
-    images = x.clone()
-    # It seeds torch's global generator: every attack, and every radius, starts from the batch's seed.
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.no_grad():
+    with torch.no_grad():
         classes = model(x[:1]).shape[1]
-        if classes < 4 and "apgd-t" in options.attacks.split("+"):
-            # Said by every stage: whether one is reached depends on what those before it broke.
-            raise ContractError(
-                f"AutoAttack's apgd-t takes the four largest logits, and there are {classes} classes: "
-                "leave it out with autoattack[attacks=apgd-ce+fab-t+square]"
-            )
-        # pyautoattack takes one radius a call.
-        for radius in eps.unique().tolist():
-            rows = eps == radius
-            common = {"eps": radius, "norm": "Linf", "seed": draws.batch_seed(), "device": x.device, "verbose": False}
-            perturb = _MAKERS[name](model, classes, options, common)
-            images[rows] = perturb(x[rows], y[rows])
-    return images
+    if classes < 4 and "apgd-t" in options.attacks.split("+"):
+        # Said by every stage: whether one is reached depends on what those before it broke.
+        raise ContractError(
+            f"AutoAttack's apgd-t takes the four largest logits, and there are {classes} classes: "
+            "leave it out with autoattack[attacks=apgd-ce+fab-t+square]"
+        )
+    if options.engine == "compact":
+        return COMPACT[name](model, x, y, eps, draws, options)
+    budgets = {"iterations": options.iterations, "targets": min(options.targets, classes - 1)}
+    return reference(name, model, x, y, eps, draws, **budgets, queries=options.queries)
 
 
-def _apgd_ce(model: nn.Module, classes: int, options: Options, common: dict[str, Any]) -> Callable[..., Tensor]:
-    from pyautoattack.autopgd_base import APGDAttack
-
-    return APGDAttack(model, n_iter=options.iterations, loss="ce", logger=_SILENT, **common).perturb
+def _apgd_ce(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    return apgd(model, x, y, eps, random_start(x, eps, draws, 0), cross_entropy, steps=options.iterations)
 
 
-def _apgd_t(model: nn.Module, classes: int, options: Options, common: dict[str, Any]) -> Callable[..., Tensor]:
-    from pyautoattack.autopgd_base import APGDAttack_targeted
+def _apgd_t(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    def towards(aims: Tensor, ranks: range, rows: Tensor) -> Tensor:
+        own = draws.of(rows.tolist())
+        start = torch.cat([random_start(x[rows], eps[rows], own, 1 + rank) for rank in ranks])
+        rows = rows.repeat(len(ranks))
+        steps = options.iterations
+        return apgd(model, x[rows], y[rows], eps[rows], start, dlr_targeted, steps=steps, targets=aims)
 
-    targets = min(options.targets, classes - 1)
-    return APGDAttack_targeted(
-        model, n_iter=options.iterations, n_target_classes=targets, logger=_SILENT, **common
-    ).perturb
-
-
-def _fab_t(model: nn.Module, classes: int, options: Options, common: dict[str, Any]) -> Callable[..., Tensor]:
-    from pyautoattack.fab_pt import FABAttack_PT
-
-    targets = min(options.targets, classes - 1)
-    return FABAttack_PT(model, n_iter=options.iterations, n_target_classes=targets, targeted=True, **common).perturb
+    return _targeted(model, x, y, options.targets, towards)
 
 
-def _square(model: nn.Module, classes: int, options: Options, common: dict[str, Any]) -> Callable[..., Tensor]:
-    from pyautoattack.square import SquareAttack
+def _fab_t(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    def towards(aims: Tensor, ranks: range, rows: Tensor) -> Tensor:
+        rows = rows.repeat(len(ranks))
+        return fab(model, x[rows], y[rows], eps[rows], aims, steps=options.iterations)
 
-    return SquareAttack(model, p_init=0.8, n_queries=options.queries, resc_schedule=False, **common).perturb
+    return _targeted(model, x, y, options.targets, towards)
 
 
-_MAKERS: dict[str, Callable[[nn.Module, int, Options, dict[str, Any]], Callable[..., Tensor]]] = {
+def _square(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, options: Options) -> Tensor:
+    # Random starts count from 0.
+    return square(model, x, y, eps, draws, queries=options.queries, restart=-1)
+
+
+COMPACT: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor, Draws, Options], Tensor]] = {
     "apgd-ce": _apgd_ce,
     "apgd-t": _apgd_t,
     "fab-t": _fab_t,
     "square": _square,
 }
+
+
+def _targeted(
+    model: nn.Module, x: Tensor, y: Tensor, targets: int, towards: Callable[[Tensor, range, Tensor], Tensor]
+) -> Tensor:
+    """A targeted attack on the most likely other classes in turn, each on what still stands; the clean image where
+    all fail.
+
+    The first class breaks most of what is broken at all. After it, several are aimed at together where few examples
+    are left, since a small batch takes hardly less time than a larger one.
+
+    Args:
+        towards: from aims, ranks and rows, for each rank in turn all rows, their classes concatenated, to images.
+    """
+    images, rows = x.clone(), torch.arange(len(x), device=x.device)
+    with torch.no_grad():
+        order = rivals(model(x), y)[:, :targets]
+    done = 0
+    while len(rows) and done < order.shape[1]:
+        ranks = range(done, min(order.shape[1], done + (max(1, TOGETHER // len(rows)) if done else 1)))
+        found = towards(order[rows][:, ranks].T.flatten(), ranks, rows)
+        with torch.no_grad():
+            wrong = (model(found).argmax(1) != y[rows].repeat(len(ranks))).view(len(ranks), -1)
+        first = found.view(len(ranks), len(rows), *x.shape[1:])[
+            wrong.int().argmax(0), torch.arange(len(rows), device=x.device)
+        ]
+        fallen = wrong.any(0)
+        images[rows[fallen]] = first[fallen]
+        rows, done = rows[~fallen], ranks.stop
+    return images

@@ -48,5 +48,11 @@ def margin_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
+def rivals(logits: Tensor, y: Tensor) -> Tensor:
+    """The classes other than y, most likely first, (N, classes − 1)."""
+    others = logits.masked_fill(functional.one_hot(y, logits.shape[1]).bool(), -torch.inf)
+    return others.argsort(1, descending=True)[:, :-1]
+
+
 UNTARGETED: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr, "margin": margin}
 TARGETED: dict[str, TargetedLoss] = {"dlr-targeted": dlr_targeted, "margin-targeted": margin_targeted}

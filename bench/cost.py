@@ -110,18 +110,23 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
 
 
 class Unbreakable(nn.Module):
-    """Logits for class 0, whatever the image: on nothing does a cascade spend more. Its views are itself."""
+    """Logits for class 0, whatever the image: on nothing does a cascade spend more. Its views are itself.
+
+    It is less sure at every call, so that a search that leaves out what was refused has nothing to leave out.
+    """
 
     def __init__(self, classes: int, views: Sequence[str]) -> None:
         super().__init__()
         self.logits = functional.one_hot(torch.tensor(0), classes).float()
         self.named = views
+        self.calls = 0
 
     def views(self) -> dict[str, nn.Module]:
         return {name: nn.Sequential(self) for name in self.named}
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.logits + 0 * x.flatten(1).sum(1, keepdim=True)
+        self.calls += 1
+        return self.logits / self.calls + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
 def counts(

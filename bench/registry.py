@@ -77,6 +77,11 @@ class Entry:
         """The options that results are keyed by: without those (trait `places`) that say where a file lies."""
         return {name: value for name, value in options.items() if name not in self.traits.get("places", ())}
 
+    def strength(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that say how strong an attack is: without those (trait `engines`) that choose between codes
+        equal in outcome."""
+        return {name: value for name, value in options.items() if name not in self.traits.get("engines", ())}
+
     def implementation(self) -> str:
         """The version that keys results; for a plugin also the hash of the file that defines it."""
         if self.is_builtin:

@@ -40,7 +40,7 @@ SUITE = {
         Diagnostic("convergence", convergence),
         Diagnostic("one-step", one_step),
         Diagnostic("noise", noise),
-        Diagnostic("black-box", black_box),
+        Diagnostic("black-box", black_box, version=2),
         Diagnostic("transfer", transfer),
         Diagnostic("gradient", gradient),
         Diagnostic("solver", solver),

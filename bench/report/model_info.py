@@ -80,10 +80,11 @@ def _info(row: Row, cells: list[Cell], store: Store, examples: int) -> dict[str,
 
 
 def _is_autoattack(cell: Cell) -> bool:
-    """Whether a cell is AutoAttack with the options that RobustBench runs it with, which are its defaults."""
+    """Whether a cell is AutoAttack, by either engine, with the options that RobustBench runs it with: its defaults."""
     if (cell.protocol, cell.attack) != ("standard", "autoattack"):
         return False
-    return cell.attack_options == attack[cell.attack].defaults()
+    entry = attack[cell.attack]
+    return entry.strength(cell.attack_options) == entry.strength(entry.defaults())
 
 
 def _share(share: Share) -> dict[str, Any]:

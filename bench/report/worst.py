@@ -55,13 +55,16 @@ def is_measure(cell: Cell) -> bool:
 
 
 def unreduced(cell: Cell) -> bool:
-    """Whether it is an attack of a strong protocol, with exactly the options of that protocol at its radius."""
+    """Whether it is an attack of a strong protocol, with exactly the options of that protocol at its radius, by
+    whichever engine."""
     if cell.protocol not in STRONG:
         return False
     planned = protocol[cell.protocol].target(cell.eps)
     if cell.attack not in planned:
         return False
-    return canonical(attack[cell.attack].resolve(planned[cell.attack])) == canonical(cell.attack_options)
+    entry = attack[cell.attack]
+    wanted = entry.strength(entry.resolve(planned[cell.attack]))
+    return canonical(wanted) == canonical(entry.strength(cell.attack_options))
 
 
 def _place(cell: Cell) -> str:

@@ -13,11 +13,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
-from pyautoattack.fab_pt import FABAttack_PT
-from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
+from attacks.autoattack import ATTACKS, COMPACT
 from attacks.cascade import Trail, bind
 from attacks.draws import Draws
 from bench.budget import Budget
@@ -27,7 +25,6 @@ from bench.shelf import Shelf
 from bench.verdict import Outcomes
 from tests.bench.helpers import Inside, command, environment, leftovers, store_content
 
-STAGES = [APGDAttack, APGDAttack_targeted, FABAttack_PT, SquareAttack]
 N, BATCH = 40, 25
 
 Run = Callable[..., tuple[Outcomes, Budget]]
@@ -64,10 +61,10 @@ def run(shelf: Shelf) -> Run:
 
 
 def failing(message: str) -> Callable[..., Tensor]:
-    def perturb(*_: Any, **__: Any) -> Tensor:
+    def stage(*_: Any) -> Tensor:
         raise RuntimeError(message)
 
-    return perturb
+    return stage
 
 
 def same(one: Outcomes, other: Outcomes) -> bool:
@@ -80,7 +77,7 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
 ) -> None:
     expected, budget = run(Forget())
     with monkeypatch.context() as patch:
-        patch.setattr(STAGES[stage], "perturb", failing("out of memory"))
+        patch.setitem(COMPACT, ATTACKS[stage], failing("out of memory"))
         with pytest.raises(RuntimeError, match="out of memory"):
             run()
     kept = shelf.load(0)
@@ -88,8 +85,8 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
     assert kept[1].forwards > 0
     done = []
     with monkeypatch.context() as patch:
-        for cls in STAGES[:stage]:
-            patch.setattr(cls, "perturb", counted(cls.perturb, done))
+        for name in ATTACKS[:stage]:
+            patch.setitem(COMPACT, name, counted(COMPACT[name], done))
         found, spent = run()
     assert len(done) == stage, "only the second batch runs the stages that the first has behind it"
     assert same(found, expected) and (expected["broken_by"] > 0).any()
@@ -98,11 +95,11 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
 
 
 def counted(original: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
-    def perturb(*arguments: Any, **options: Any) -> Tensor:
+    def stage(*arguments: Any) -> Tensor:
         calls.append(1)
-        return original(*arguments, **options)
+        return original(*arguments)
 
-    return perturb
+    return stage
 
 
 def test_a_damaged_file_is_computed_again(run: Run, shelf: Shelf) -> None:
@@ -145,8 +142,8 @@ def test_killed_in_square_it_goes_on_there(tmp_path: Path, inside: Inside, monke
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert _stages_done(store) == 3 and not list(store.rglob("*.parquet"))
-    for cls in STAGES[:3]:
-        monkeypatch.setattr(cls, "perturb", failing("not again"))
+    for name in ATTACKS[:3]:
+        monkeypatch.setitem(COMPACT, name, failing("not again"))
     inside(rough, *matrix)
     assert store_content(store) == store_content(calm / "results/store")
     assert not leftovers(store)

@@ -136,14 +136,17 @@ def test_the_row_of_a_model_without_the_split(tmp_path: Path, inside: Inside) ->
 
 
 def test_dry_run_of_autoattack(tmp_path: Path, inside: Inside) -> None:
-    """Counted as if nothing fell: at least APGD's steps on 10 targets, FAB's and Square's."""
+    """Counted as if nothing fell: APGD's steps on 10 targets, FAB's, and those queries of Square that change the image.
+
+    On 8×8 pixels of one channel these are a little more than half.
+    """
     base = ("run", "--models", "fc-linear", "--eps", "2,8", "--protocol", "standard", "--dry-run")
     out = inside(tmp_path, *base).stdout
     assert "at most about" in out and "AutoAttack: as if no image fell" in out
     row = next(line for line in out.splitlines() if "fc-linear" in line).split("  ")
     forwards, backwards = (int(part.replace(",", "")) for part in row if part.count(",") == 2)
     assert backwards == 2 * 359 * (101 + 9 * 101 + 9 * 100)
-    assert backwards + 2 * 359 * (5000 + 900) < forwards < backwards + 2 * 359 * 6000
+    assert backwards + 2 * 359 * (2500 + 900) < forwards < backwards + 2 * 359 * (3500 + 900)
 
 
 def test_autoattack_through_the_store(tmp_path: Path, inside: Inside) -> None:

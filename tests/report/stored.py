@@ -48,7 +48,8 @@ def store_cell(
     model = {"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}
     identity = cell_identity(
         model=model, dataset=dataset, test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack,
-        attack_implementation="1", attack_options=options, eps=eps, seed=seed, device=device, engine="reference", batch=batch,
+        attack_implementation="1", attack_options=options, eps=eps, seed=seed, device=device,
+        engine="reference", batch=batch,
     )  # fmt: skip
     source = Source(label, "deq", {}, "", 0)
     cell = Cell(

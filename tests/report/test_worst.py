@@ -93,6 +93,7 @@ def test_the_images_are_those_of_every_cell_at_the_radius_and_below(tmp_path: Pa
         ("pgd", "paper", None, False),
         ("pgd", "adaptive", None, False),
         ("adaptive", "adaptive", {"members": "square", "queries": 1}, False),
+        ("autoattack", "standard", {"engine": "reference"}, True),
         ("autoattack", "standard", {"targets": 8}, False),
     ],
 )

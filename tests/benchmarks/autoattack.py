@@ -1,0 +1,143 @@
+"""AutoAttack by our engine beside pyautoattack: verdicts image by image, and time.
+
+    python -m tests.benchmarks.autoattack --models 'resnet20,resnet20+pgd-at[eps=8/255]' --dataset cifar10 --eps 8
+
+prints a table of models and one of stages (models are trained first where there is no checkpoint), on one thread. Times
+are medians of the process's CPU time, which a busy machine disturbs less than the clock on the wall; engines alternate.
+Both run through the same contract and cascade, on the same model and the same images.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from attacks.autoattack import ATTACKS, stages
+from attacks.cascade import Cascade, Trail
+from attacks.contract import run_attack
+from attacks.draws import Draws
+from bench.config import load_config
+from bench.data.load import Dataset, as_pixels, load
+from bench.epsilon import parse_eps, show_eps
+from bench.names import parse_model, split_list
+from bench.outcomes import Budget, Counted
+from bench.training.checkpoint import load_weights
+from bench.training.job import make_job
+from bench.training.loop import build_model, train
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINES = ("reference", "compact")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One engine on all images: who still stands, (N,), CPU seconds per stage, and what was asked of the model."""
+
+    standing: Tensor
+    seconds: dict[str, float]
+    budget: Budget
+
+
+def once(net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws, options: dict[str, Any]) -> Run:
+    """The whole attack on one batch."""
+    budget, trail = Budget(), Trail()
+    marks = [time.process_time()]
+    cascade = Cascade(stages(**options))
+    follow = partial(cascade.follow, trail=trail, after=lambda: marks.append(time.process_time()))
+    model = Counted(net, budget, net(x[:1]).shape[1]).eval()
+    found = run_attack(follow, model, x, y, torch.full((len(x),), eps), draws)
+    spent = {name: after - before for name, before, after in zip(cascade.stages, marks, marks[1:], strict=False)}
+    with torch.no_grad():
+        return Run((net(x).argmax(1) == y) & (net(found).argmax(1) == y), spent, budget)
+
+
+def compare(attempt: Callable[[str], Run], repeats: int) -> dict[str, list[Run]]:
+    """`repeats` runs of each engine, in turn."""
+    runs: dict[str, list[Run]] = {engine: [] for engine in ENGINES}
+    for _ in range(repeats):
+        for engine, done in runs.items():
+            done.append(attempt(engine))
+    return runs
+
+
+def seconds(runs: Sequence[Run], stage: str | None = None) -> float:
+    return statistics.median(sum(run.seconds.values()) if stage is None else run.seconds[stage] for run in runs)
+
+
+def summary(runs: dict[str, list[Run]], clean: Tensor) -> list[float]:
+    """Clean accuracy, accuracy under both, share of images they agree on, in %; seconds of both, and their ratio."""
+    standing = [runs[engine][0].standing for engine in ENGINES]
+    shares = (clean, *(one.float().mean() for one in standing), (standing[0] == standing[1]).float().mean())
+    times = [seconds(runs[engine]) for engine in ENGINES]
+    return [*(100 * float(share) for share in shares), *times, times[0] / times[1]]
+
+
+def stage_by_stage(runs: dict[str, list[Run]]) -> list[list[Any]]:
+    """Seconds per stage, then forwards and backwards, of both, and their ratio."""
+    lines: list[list[Any]] = []
+    for stage in runs["compact"][0].seconds:
+        lines.append([f"{stage}, s", *(seconds(runs[engine], stage) for engine in ENGINES)])
+    for what in ("forwards", "backwards"):
+        lines.append([f"{what}, thousands", *(getattr(runs[engine][0].budget, what) / 1e3 for engine in ENGINES)])
+    return [[*line, line[1] / line[2] if line[2] else None] for line in lines]
+
+
+def network(name: str, data: Dataset, checkpoints: Path) -> nn.Module:
+    config = load_config(ROOT / "bench.toml")
+    job = make_job(parse_model(name), data, config, 0)
+    weights = job.checkpoint(checkpoints)
+    if not weights.exists():
+        weights = train(job, data, checkpoints, torch.device("cpu"), config.train)
+    net = build_model(job, data)
+    load_weights(weights, net)
+    return net.eval().requires_grad_(False)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    options.add_argument("--models", default="resnet20,resnet20+pgd-at")
+    options.add_argument("--dataset", default="digits")
+    options.add_argument("--eps", default="8", help="in 255ths of the pixel range")
+    options.add_argument("--examples", type=int, default=256)
+    options.add_argument("--data-dir", type=Path, default=Path("data"))
+    options.add_argument("--checkpoints", type=Path, default=Path("results/checkpoints"))
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--iterations", type=int, default=100)
+    options.add_argument("--targets", type=int, default=9)
+    options.add_argument("--queries", type=int, default=5000)
+    options.add_argument("--attacks", default="+".join(ATTACKS))
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    data, eps = load(given.dataset, given.data_dir), parse_eps(given.eps)
+    x, y = as_pixels(data.x_test[: given.examples]), data.y_test[: given.examples]
+    draws = Draws(0, data.test_hash, range(len(x)))
+    budgets = {name: getattr(given, name) for name in ("attacks", "iterations", "targets", "queries")}
+    load_before, rows, parts = os.getloadavg()[0], [], []
+    for name in split_list(given.models):
+        net = network(name, data, given.checkpoints)
+
+        def attempt(engine: str, net: nn.Module = net) -> Run:
+            return once(net, x, y, float(eps), draws, {**budgets, "engine": engine})
+
+        runs = compare(attempt, given.repeats)
+        rows.append([name, len(x), *summary(runs, (net(x).argmax(1) == y).float().mean())])
+        parts += [[name, *part] for part in stage_by_stage(runs)]
+    print(f"{given.dataset}, ε = {show_eps(eps)}, {budgets}, {given.repeats} runs, torch {torch.__version__}\n")
+    head = ["model", "n", "clean %", "pyautoattack %", "ours %", "agree %", "pyautoattack s", "ours s", "ratio"]
+    print(tabulate(rows, head, tablefmt="github", floatfmt=("", "d", ".1f", ".1f", ".1f", ".1f", ".1f", ".1f", ".2f")))
+    print()
+    print(tabulate(parts, ["model", "", "pyautoattack", "ours", "ratio"], tablefmt="github", floatfmt=".2f"))
+    print(f"\nload average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after")
+
+
+if __name__ == "__main__":
+    main()
