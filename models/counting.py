@@ -1,7 +1,7 @@
 """How much work equilibrium models do: evaluations of f and vector–Jacobian products, per example."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -26,6 +26,22 @@ def counting() -> Iterator[Work]:
         yield work
     finally:
         _work.reset(token)
+
+
+def counted() -> Callable[[], AbstractContextManager[None]]:
+    """Where the present caller's work is counted, for work done later by another thread: autograd runs the backward of a
+    GPU's tensors in one of its own, which knows nothing of the caller's context."""
+    work = _work.get()
+
+    @contextmanager
+    def there() -> Iterator[None]:
+        token = _work.set(work)
+        try:
+            yield
+        finally:
+            _work.reset(token)
+
+    return there
 
 
 def count(f_evaluations: int = 0, vjps: int = 0) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from models.counting import count
+from models.counting import count, counted
 from models.equilibrium.accelerated import accelerate
 from models.equilibrium.methods import Anderson
 from models.equilibrium.solve import solve_together
@@ -92,14 +92,15 @@ def attach(
     if method in ("phantom", "unrolled"):
         start = z_star if method == "phantom" else torch.zeros_like(z_star)
         return with_value(_apply(cell, start, h, steps), result)
+    there = counted()
     solve_adjoint = _exact(cell, z_star, h) if method == "exact" else _implicit(cell, z_star, h, tol, max_iter)
 
     def adjoint(gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             raise RuntimeError(f"gradient={method} has no second derivative; use gradient=unrolled for create_graph")
-        count(vjps=len(gradient))
         # An attack inside a recipe differentiates while the recipe's autocast is on.
-        with full_precision(gradient) as exact:
+        with there(), full_precision(gradient) as exact:
+            count(vjps=len(gradient))
             return solve_adjoint(exact)
 
     value.register_hook(adjoint)

@@ -2,13 +2,16 @@
 
 import copy
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.counting import counting
 from models.equilibrium.layer import Equilibrium
+from models.noting import noting
 from tests.conftest import Trained
 
 VARIANTS = ["deq", "deq-orth", "lyadeq", "lyadeq-no-orth"]
@@ -112,3 +115,18 @@ def test_singular_system_gives_a_finite_gradient() -> None:
     h = torch.ones(2, 3, requires_grad=True)
     value = attach(Identity(), torch.ones(2, 3), h, method="exact", tol=1e-6, max_iter=50, steps=1, track=False)
     assert torch.autograd.grad(value.sum(), h)[0].isfinite().all()
+
+
+def test_a_backward_in_another_thread_is_counted_where_its_forward_was(
+    trained: Trained, images: tuple[Tensor, Tensor]
+) -> None:
+    """As autograd runs it for tensors on a GPU."""
+    x = images[0][:60].clone().requires_grad_()
+    with counting() as work, noting() as solutions:
+        logits = trained("deq")(x)
+        before = work.vjps
+        thread = Thread(target=lambda: logits.square().sum().backward())
+        thread.start()
+        thread.join()
+    assert before == 0 and work.vjps >= 60
+    assert len(solutions) == 1 and solutions[0].residual.shape == (60,)
