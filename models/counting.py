@@ -29,8 +29,10 @@ def counting() -> Iterator[Work]:
 
 
 def counted() -> Callable[[], AbstractContextManager[None]]:
-    """Where the present caller's work is counted, for work done later by another thread: autograd runs the backward of a
-    GPU's tensors in one of its own, which knows nothing of the caller's context."""
+    """Where the present caller's work is counted, for work done later by another thread.
+
+    Autograd runs the backward of a GPU's tensors in a thread of its own, which knows nothing of the caller's context.
+    """
     work = _work.get()
 
     @contextmanager

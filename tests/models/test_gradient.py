@@ -121,9 +121,9 @@ def test_a_backward_in_another_thread_is_counted_where_its_forward_was(
     trained: Trained, images: tuple[Tensor, Tensor]
 ) -> None:
     """As autograd runs it for tensors on a GPU."""
-    x = images[0][:60].clone().requires_grad_()
+    net, x = trained("deq"), images[0][:60].clone().requires_grad_()
     with counting() as work, noting() as solutions:
-        logits = trained("deq")(x)
+        logits = net(x)
         before = work.vjps
         thread = Thread(target=lambda: logits.square().sum().backward())
         thread.start()
