@@ -1,6 +1,7 @@
 """Cells: one number of a table each, keyed by everything that determines it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -92,6 +93,11 @@ class Cell:
         return range(shard * SHARD, min((shard + 1) * SHARD, self.examples))
 
 
+def engine_for(traits: Mapping[str, Any], chosen: str) -> str:
+    """The engine that computes an attack with these traits: only lanes can be packed."""
+    return chosen if "lane" in traits else "reference"
+
+
 def cell_identity(
     *,
     model: dict[str, Any],
@@ -110,7 +116,8 @@ def cell_identity(
     twin: dict[str, Any] | None = None,
     chain: list[str] | None = None,
 ) -> dict[str, Any]:
-    """What a cell's key is the hash of. Nothing of order, time or place; device is the class alone.
+    """What a cell's key is the hash of. Nothing of order, time or place; device is the class alone. (How a packed cell
+    rounds depends on what was computed with it; that is not part of the key either.)
 
     Args:
         model: architecture, implementation, options, weights' hash, mean and std.

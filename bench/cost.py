@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from bench.outcomes import evaluate
 from bench.pace import pace
 from bench.packed import evaluate_packed
 from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
-from bench.registry import attack, protocol
+from bench.registry import protocol
 from bench.spaces import Space, in_space, space_of
 from bench.store import Store
 from bench.training.checkpoint import load_weights
@@ -120,6 +119,7 @@ class Unbreakable(nn.Module):
         self.logits = functional.one_hot(torch.tensor(0), classes).float()
         self.named = views
         self.calls = 0
+        self.device = nn.Parameter(torch.zeros(()))  # attacks ask a model's parameters where they are
 
     def views(self) -> dict[str, nn.Module]:
         return {name: nn.Sequential(self) for name in self.named}
@@ -138,7 +138,9 @@ def counts(
     cannot be attacked in the space.
     """
     in_space(model, space)
-    lanes = [plan for plan in plans if "lane" in plan.entry.traits and engine == "packed"]
+    # On normalised tensors nothing is shared (`attacks.climb`), so that each is counted alone.
+    packs = engine == "packed" and space == "pixel"
+    lanes = [plan for plan in plans if packs and "lane" in plan.entry.traits]
     packed = dict(zip(map(id, lanes), _of_pack(lanes, images), strict=True))
     views = tuple(find_views(model))
     return [packed[id(plan)] if id(plan) in packed else _alone(plan, images, views) for plan in plans]
@@ -147,25 +149,31 @@ def counts(
 def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int]]:
     lanes = [(plan.entry.traits["lane"](**plan.options), float(plan.eps)) for plan in plans]
     x, y, net = *_nothing(images), Unbreakable(images.classes, ())
-    found = evaluate_packed(net, images.classes, lanes, x, y, range(PROBE), partial(Draws, 0, "probe"), PROBE, PROBE)
+    draws = partial(Draws, 0, "probe")
+    try:
+        found = evaluate_packed(net, images.classes, lanes, x, y, range(PROBE), draws, PROBE, PROBE)
+    except Exception as error:
+        names = " and ".join(dict.fromkeys(plan.label for plan in plans))
+        raise BenchError(f"{names} cannot be counted: {first_line(error)}") from error
     return [(budget.forwards, budget.backwards) for _, budget in found]
 
 
+_known: dict[str, tuple[int, int]] = {}
+
+
 def _alone(plan: AttackPlan, images: Images, views: tuple[str, ...]) -> tuple[int, int]:
-    offered = (*views, *(["twin"] if plan.entry.traits.get("twin") else []))
-    return _most(plan.entry.name, tuple(plan.options.items()), offered, images)
-
-
-@lru_cache
-def _most(name: str, options: tuple[tuple[str, Any], ...], views: tuple[str, ...], images: Images) -> tuple[int, int]:
     """The same at every radius and for every model of these views."""
-    search, draws = bind(attack[name], dict(options)), partial(Draws, 0, "probe")
-    net = Unbreakable(images.classes, views)
-    try:
-        _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
-    except Exception as error:
-        raise BenchError(f"{name} cannot be counted: {first_line(error)}") from error
-    return budget.forwards, budget.backwards
+    offered = (*views, *(["twin"] if plan.entry.traits.get("twin") else []))
+    key = repr((plan.entry.name, sorted(plan.options.items()), offered, images))
+    if key not in _known:
+        search, draws = bind(plan.entry, plan.options), partial(Draws, 0, "probe")
+        net = Unbreakable(images.classes, offered)
+        try:
+            _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
+        except Exception as error:
+            raise BenchError(f"{plan.label} cannot be counted: {first_line(error)}") from error
+        _known[key] = budget.forwards, budget.backwards
+    return _known[key]
 
 
 def _nothing(images: Images) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,8 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
 def _fits(x: Tensor) -> bool:
     """Whether twice the images of the last look would stay within the room there is."""
     used = torch.cuda.max_memory_allocated(x.device)
-    return 2 * used < ROOM * torch.cuda.get_device_properties(x.device).total_memory
+    torch.cuda.reset_peak_memory_stats(x.device)
+    return 2 * used < ROOM * torch.cuda.mem_get_info(x.device)[0]
 
 
 def _images(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor]:

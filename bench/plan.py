@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from bench.cells import Cell, Source, cell_identity
+from bench.cells import Cell, Source, cell_identity, engine_for
 from bench.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, load
@@ -236,7 +236,7 @@ def add_cells(row: Row, matrix: Matrix, config: Config, device: str) -> None:
             eps=eps,
             seed=seed,
             device=device,
-            engine=config.run.engine if "lane" in traits else "reference",
+            engine=engine_for(traits, config.run.engine),
             batch=config.run.batch_size,
             twin=twin[1] if twin else None,
             chain=chain if traits.get("nested") else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cells import SHARD, Cell, Source
+from bench.cells import ENGINES, SHARD, Cell, Source
 from bench.certificates import CERTIFICATE, IMPLEMENTATION
 from bench.errors import BenchError
 from bench.registry import attack, model, protocol
@@ -106,6 +106,9 @@ def _obstacle(identity: dict[str, Any]) -> str:
     else:
         for kind, registry in (("protocol", protocol), ("attack", attack)):
             pieces.append((kind, identity[kind]["name"], registry, identity[kind]["implementation"]))
+    engine = identity["engine"]
+    if ENGINES.get(engine["name"]) != engine["version"]:
+        return f"its engine, {engine['name']} {engine['version']}, is another version here"
     for kind, name, registry, version in pieces:
         if name not in registry:
             return f"{kind} '{name}' is not registered here (a plugin?)"

@@ -96,6 +96,7 @@ def _compute_all(tasks: list[Task], setting: Setting, workers: int) -> None:
         progress(len(tasks), f"attack ({workers} worker{'s' if workers > 1 else ''})") as bar,
         _pool(setting, workers) as submit,
     ):
+        bar.advance(0, left=forecast.seconds())
         while waiting:
             busy = _pass(waiting, failed, submit, workers, bar, forecast)
             if len(busy) == len(waiting):
@@ -128,11 +129,10 @@ def _pass(
             if result.state == "busy":
                 busy.append(task)
                 continue
-            forecast.saw(task.kind, task.seconds, result.seconds if result.state == "done" else None)
+            forecast.saw(task.kind, task.seconds, result.seconds)
             if result.state == "failed":
                 failed.update(cell.key() for cell in task.cells)
-                attacks = " and ".join(dict.fromkeys(cell.attack_label for cell in task.cells))
-                task.row.failure = task.row.failure or f"{task.row.label}, {attacks}: {result.message}"
+                task.row.failure = task.row.failure or f"{task.row.label}, {result.message}"
                 bar.skip(1)
             else:
                 bar.advance(note=f"{task.row.label} on {task.row.dataset}", left=forecast.seconds())

@@ -1,6 +1,6 @@
 """From rows to the work that is left: shards of single cells, and of cells that are packed together."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bench.cells import Cell
@@ -14,6 +14,9 @@ from bench.spaces import space_of
 from bench.store import Store
 from bench.training.loop import threads
 from bench.worker import load_model
+
+UNKNOWN = 0.01  # seconds per image of what was not predicted; the forecast corrects it
+CASCADE = 2000  # gradients per image of a cascade, which depend on what falls: not worth counting
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,17 @@ def row_tasks(row: Row, matrix: Matrix, config: Config, device: str, store: Stor
     missing = {cell.key(): store.missing(cell, examples, keep) for cell in cells}
     if not any(missing.values()):
         return [], 0
-    seconds, rows = _predict(row, matrix, config, device)
+    wanted = {key for key, shards in missing.items() if shards}
+    seconds, rows = _predict(row, matrix, config, device, wanted)
     groups = [
-        sorted((cell for cell in cells if cell.packed), key=Cell.key),
+        sorted((cell for cell in cells if cell.packed), key=lambda cell: (cell.attack, cell.eps, cell.key())),
         *([cell] for cell in cells if not cell.packed),
     ]
     tasks = []
     for group in groups:
         for shard in sorted({shard for cell in group for shard in missing[cell.key()]}):
             lacking = tuple(cell for cell in group if shard in missing[cell.key()])
-            took = sum(seconds.get(cell.key(), 1.0) for cell in lacking) * len(lacking[0].rows(shard))
+            took = sum(seconds.get(cell.key(), UNKNOWN) for cell in lacking) * len(lacking[0].rows(shard))
             tasks.append(Task(row, lacking, shard, _kind(lacking, row), took, rows))
     return sorted(tasks, key=lambda task: task.cells[0].eps if task.cells[0].smaller else 0), rows
 
@@ -60,19 +64,27 @@ def _kind(cells: Sequence[Cell], row: Row) -> Kind:
     return (attacks, row.dataset, row.label, *(() if cells[0].packed else (str(cells[0].eps),)))
 
 
-def _predict(row: Row, matrix: Matrix, config: Config, device: str) -> tuple[dict[str, float], int]:
-    """Seconds per image of the row's cells, by their keys, and images per forward."""
+def _predict(
+    row: Row, matrix: Matrix, config: Config, device: str, wanted: Collection[str]
+) -> tuple[dict[str, float], int]:
+    """Seconds per image of the cells with the wanted keys, as far as they can be told, and images per forward."""
     data, batch = matrix.data[row.dataset], config.run.batch_size
     first = (*row.cells, *row.certificates)[0]
     try:
         with threads(1):  # as in a worker
             net = load_model(first.source, data, device, first.identity["model"]["weights"])
             speed = pace(net, data, batch, sum(cell.packed for cell in row.cells))
-            spent = counts(net, data.images, matrix.attacks, space_of(protocol[config.run.protocol]), config.run.engine)
     except Exception:
-        return {}, batch  # whoever computes the cells says what is wrong with the model or the attack
-    found = {
-        cell.key(): (forwards * speed.forward + backwards * (speed.gradient - speed.forward)) / PROBE
-        for cell, (forwards, backwards) in zip(row.cells, spent, strict=True)
-    }
-    return found | {cell.key(): speed.gradient for cell in row.certificates}, speed.rows
+        return {}, batch  # whoever computes the cells says what is wrong with the model
+    seconds = {cell.key(): speed.gradient for cell in row.certificates}
+    plans = [(cell.key(), plan) for cell, plan in zip(row.cells, matrix.attacks, strict=True) if cell.key() in wanted]
+    seconds |= {key: CASCADE * speed.gradient for key, plan in plans if plan.entry.traits.get("stages")}
+    counted = [(key, plan) for key, plan in plans if key not in seconds]
+    space, engine = space_of(protocol[config.run.protocol]), config.run.engine
+    try:
+        spent = counts(net, data.images, [plan for _, plan in counted], space, engine)
+    except Exception:
+        return seconds, speed.rows  # nor is an attack judged here
+    for (key, _), (forwards, backwards) in zip(counted, spent, strict=True):
+        seconds[key] = (forwards * speed.forward + backwards * (speed.gradient - speed.forward)) / PROBE
+    return seconds, speed.rows

@@ -29,13 +29,15 @@ def look(victim: Victim, counted: Counted, images: Tensor) -> tuple[Tensor, Tens
         logits = counted(images)
     if not bool(logits.isfinite().all()):
         raise ContractError("the model returned logits that are not finite")
-    if solutions:
+    # A model may run a layer on parts or several views of the images; then it has to say itself what that means.
+    if solutions and all(one.residual.shape == (len(images),) for one in solutions):
         return logits.argmax(1), torch.stack([one.residual.float() for one in solutions]).amax(0)
     figures = getattr(victim.model, "diagnostics", None)
     with counting():  # not part of what the verdict costs
         residual = figures(images).get("residual") if figures else None
-    nothing = torch.full((len(images),), torch.nan, device=images.device)
-    return logits.argmax(1), nothing if residual is None else residual.float()
+    if residual is None or residual.shape != (len(images),):
+        residual = torch.full((len(images),), torch.nan, device=images.device)
+    return logits.argmax(1), residual.float()
 
 
 def columns(

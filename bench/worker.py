@@ -59,11 +59,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Result:
-    """How the work on a shard ended; `message` says why it failed."""
+    """How the work on a shard ended, and what it took; `message` says which attack failed, and why."""
 
     state: State
     message: str = ""
-    seconds: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def compute(setting: Setting, cells: Sequence[Cell], shard: int, rows: int = 0) 
     """Compute and store one shard of one cell, or of several packed ones of the same model, data, space and seed.
 
     What is there is left alone, and what another process is at: then the state is `busy`. A model or attack that
-    raises fails alone: its message comes back as a result. A full disk or a damaged store concerns every cell and
-    raises BenchError.
+    raises fails alone: its message comes back as a result, and packed cells are then tried one by one. A full disk or
+    a damaged store concerns every cell and raises BenchError.
 
     Args:
         rows: images per forward of packed cells, at most; 0: a batch.
@@ -108,24 +108,31 @@ def compute(setting: Setting, cells: Sequence[Cell], shard: int, rows: int = 0) 
         if any(cell.smaller is not None and not store.has(cell.smaller, shard) for cell in mine):
             return Result("busy")  # it goes on from there
         if mine:
-            try:
-                found = _evaluate(setting, store, mine, shard, rows)
-            except Exception as error:
-                _models.clear()  # whatever failed may have left its mark on the model
-                if isinstance(error, BenchError | ContractError):
-                    return Result("failed", str(error))
-                if setting.debug:
-                    raise
-                return Result("failed", first_line(error))
-            for cell, one in zip(mine, found, strict=True):
-                if problem := _file(store, setting, cell, shard, one):
-                    return Result("failed", problem)
+            problems = _compute(setting, store, mine, shard, rows)
+            if len(problems) == len(mine) > 1:
+                problems = [problem for cell in mine for problem in _compute(setting, store, [cell], shard, rows)]
+            if problems:
+                return Result("failed", next(iter(problems)))
         busy = any(lock is None for _, lock in claims)
-        return Result("busy" if busy else "done", seconds=time.monotonic() - started)
+        return Result("busy" if busy else "done", seconds=time.monotonic() - started if mine else None)
     finally:
         for _, lock in claims:
             if lock is not None:
                 store.release(lock)
+
+
+def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shard: int, rows: int) -> list[str]:
+    """Compute and file a shard of every cell; returns what kept cells from it, one line each."""
+    try:
+        found = _evaluate(setting, store, cells, shard, rows)
+    except Exception as error:
+        _models.clear()  # whatever failed may have left its mark on the model
+        if setting.debug and not isinstance(error, BenchError | ContractError):
+            raise
+        why = str(error) if isinstance(error, BenchError | ContractError) else first_line(error)
+        return [f"{cell.attack_label}: {why}" for cell in cells]
+    filed = [(cell, _file(store, setting, cell, shard, one)) for cell, one in zip(cells, found, strict=True)]
+    return [f"{cell.attack_label}: {problem}" for cell, problem in filed if problem]
 
 
 def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: Found) -> str:

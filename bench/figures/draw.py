@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+from bench.cells import engine_for
 from bench.config import Config
 from bench.environment import pick_device
 from bench.epsilon import show_eps
@@ -11,6 +12,7 @@ from bench.figures.recompute import attack_first
 from bench.figures.series import Series, make_series
 from bench.figures.style import save, styled
 from bench.plan import Matrix, Row, add_stored_cells, plan_matrix
+from bench.registry import attack
 from bench.report.inventory import Held, inventory
 from bench.report.worst import worst_cases
 from bench.store import Store
@@ -83,7 +85,7 @@ def _from_store(
         if not row.cells:
             problems.append(_untrained(row))
             continue
-        held = [one for one in found if _same_model(one, row)]
+        held = [one for one in found if _same_model(one, row, config.run.engine)]
         shown = _chosen(held, matrix, config, protocols)
         series = make_series(shown, config.run.examples)
         if not any(len(one.points) > 1 for one in series):
@@ -111,13 +113,16 @@ def _name(row: Row, rows: list[Row]) -> str:
     return f"{row.label}, seed {row.job.seed}" if row.job and len(alike) > 1 else row.label
 
 
-def _same_model(one: Held, row: Row) -> bool:
-    """Same weights and options, data, attack seed, device class and batches, under whatever name."""
+def _same_model(one: Held, row: Row, engine: str) -> bool:
+    """Same weights and options, data, attack seed, device class and batches, under whatever name; and of two engines
+    the one that is asked for."""
     wanted, identity = row.cells[0].identity, one.cell.identity
-    keys = ("model", "data", "seed", "device", "engine")
     # One comes from JSON, which has no tuples.
-    same = all(canonical(identity[key]) == canonical(wanted[key]) for key in keys)
-    return same and not one.certificate
+    same = all(canonical(identity[key]) == canonical(wanted[key]) for key in ("model", "data", "seed", "device"))
+    traits = attack[one.cell.attack].traits if one.cell.attack in attack else {}
+    how = identity["engine"]
+    asked = (engine_for(traits, engine), wanted["engine"]["batch"])
+    return same and not one.certificate and (how["name"], how["batch"]) == asked
 
 
 def _chosen(held: list[Held], matrix: Matrix, config: Config, protocols: list[str] | None) -> list[Held]:
@@ -141,6 +146,8 @@ def _fill(row: Row, matrix: Matrix, config: Config) -> str:
     run = (
         f"python -m bench run --models '{label}' --dataset {row.dataset} --protocol {config.run.protocol} --eps {radii}"
     )
+    if config.run.engine != "packed":
+        run += f" --engine {config.run.engine}"
     return f"`{run}` fills it."
 
 

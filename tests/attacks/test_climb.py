@@ -1,5 +1,6 @@
 """Many lanes at once: the bits of each alone, and no gradient taken twice."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,3 +103,14 @@ def test_no_images_no_work() -> None:
     x, y = torch.zeros(0, 2, 3, 3), torch.zeros(0, dtype=torch.long)
     found = climb(net(0), x, y, [(lane("pgd"), torch.zeros(0))], Draws(0, "x", []), rows=10)
     assert found.images[0].shape == x.shape and found.gradients == [0.0]
+
+
+@pytest.mark.parametrize("alpha", [0.0000627356, 0.00006, 1e-5])
+def test_many_small_steps_drift_by_rounding_and_stay_within_every_ball(alpha: float) -> None:
+    """Each step of x + α may round up; a thousand of them must not carry an image out of the smaller ball unseen."""
+    model, (x, y) = net(3), batch(3)
+    eps = torch.full((N,), 500 * alpha * 1.0002)
+    lanes = [(lane("ifgsm", steps=500, alpha=alpha), eps), (lane("ifgsm", steps=500, alpha=alpha), 2 * eps)]
+    for order in (lanes, lanes[::-1]):
+        for found, one in zip(climb(model, x, y, order, DRAWS, rows=N).images, order, strict=True):
+            assert torch.equal(found, climb(model, x, y, [one], DRAWS, rows=N).images[0])

@@ -24,7 +24,7 @@ from bench.registry import attack
 from bench.spaces import Space
 from bench.verdict import Outcomes
 from models.counting import counting
-from tests.bench.helpers import Inside, bench, command, environment
+from tests.bench.helpers import Inside, bench, command, environment, last_line
 from tests.conftest import Trained
 
 EPS = ("2", "4", "8", "20")
@@ -154,3 +154,55 @@ def test_the_manifest_names_engine_and_rows(tmp_path: Path, inside: Inside) -> N
         assert json.loads((path.parent / "key.json").read_text())["engine"]["name"] == "packed"
         rows[path.parent.parent.name] = json.loads(path.read_text())["request"]["rows_per_forward"]
     assert rows == {"deq": 500, "resnet20": 250}
+
+
+BAD = """
+from attacks.climb import Lane
+from bench.registry import attack
+
+
+@attack("bad", label="BAD", lane=lambda: Lane(lambda ahead, x, radius: ahead + 9, 2, 0.01))
+def bad(model, x, y, eps, draws):
+    '''Leaves the pixel range.'''
+    return x + 9
+"""
+VIEWS = """
+import torch
+from torch import nn
+from bench.registry import model
+from models.deq import deq
+
+
+class Views(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(torch.cat([x, x.flip(3)])).view(2, len(x), -1).mean(0)
+
+
+@model("two-views")
+def two_views(images):
+    '''A DEQ on an image and its mirror image.'''
+    return Views(deq(images))
+"""
+
+
+def test_a_pack_with_a_bad_attack_loses_that_attack_alone(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "bad.py").write_text(BAD)
+    base = ("--models", "fc-linear", "--eps", "8", "--epochs", "1", "--examples", "250", "--plugin", "bad.py")
+    done = inside(tmp_path, "run", *base, "--attacks", "bad,ifgsm,pgd", code=2)
+    assert "fc-linear, BAD: " in last_line(done) and "left [0, 1]" in last_line(done)
+    assert sorted(path.split("/")[-2].split("@")[0] for path in stored(tmp_path)) == ["ifgsm", "pgd"]
+
+
+@pytest.mark.parametrize("engine", ["packed", "reference"])
+def test_an_equilibrium_on_other_rows_than_the_images_has_no_residual(
+    tmp_path: Path, inside: Inside, engine: str
+) -> None:
+    (tmp_path / "views.py").write_text(VIEWS)
+    base = ("--models", "two-views", "--eps", "8", "--epochs", "1", "--examples", "250", "--plugin", "views.py")
+    inside(tmp_path, "run", *base, "--engine", engine)
+    residuals = [pq.read_table(path)["residual"].to_numpy() for path in tmp_path.rglob("*.parquet")]
+    assert len(residuals) == 2 and all(len(r) == 250 and np.isnan(r).all() for r in residuals)
