@@ -32,6 +32,20 @@ done
 first=${seeds%%,*}
 $bench audit "${common[@]}" --train-seed "$first" --models "$rows" --eps 8 --examples "$few"
 $bench run "${common[@]}" --train-seed "$first" --models "$rows" --protocol standard --eps 8 --examples "$few"
+if [[ $dataset == mnist && -z ${EPOCHS:-} ]]; then
+    readouts='lyadeq[readout=step],lyadeq[readout=output],lyadeq[readout=features]'
+    certified='ibp-mondeq[eps=0.1]+ibp[lr=3e-3,epochs=40]'
+    hardened='deq+pgd-at[eps=0.1,step=0.025,epochs=2],deq+trades[eps=0.1,step=0.02,epochs=2]'
+    hardened+=',lyadeq+trades[eps=0.1,step=0.02,epochs=2]'
+    $bench run "${common[@]}" --models "$readouts" --examples "$examples"
+    $bench run "${common[@]}" --models "deq,lyadeq,$hardened" --eps 25.5 --attacks 'pgd[steps=100,alpha=0.01]' --examples 1000
+    $bench audit "${common[@]}" --models "deq,deq-orth,lyadeq-no-orth,lyadeq,$certified" --eps 8 --examples "$few"
+    for protocol in standard adaptive; do
+        $bench run "${common[@]}" --models "deq,lyadeq,$certified" --protocol $protocol --eps 25.5 --examples "$few"
+        network='resnet20+standard[epochs=2,autocast=true]'
+        $bench run "${common[@]}" --models "$network" --protocol $protocol --eps 25.5 --examples "$few"
+    done
+fi
 for kind in 3 4 curve solver images; do
     $bench figure "$kind" "${common[@]}" || true  # says what it lacks
 done
