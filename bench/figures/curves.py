@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.figures.series import Series
-from bench.figures.style import Look, look, new_figure
+from bench.figures.style import Look, legend_columns, look, new_figure
 from bench.paper.load import TABLES, printed_cells
 from bench.report.rows import Share
 
@@ -43,7 +43,7 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
         _frame(panel, f"({letter}) {attack}")
     axes[0].set_ylabel(Y_LABEL)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels), legend_columns(labels)))
     shares = [s for one in series for s in robust(one.points).values()] + [
         s for p in worst.values() for s in p.values()
     ]
@@ -86,7 +86,8 @@ def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], wors
         label: handle for panel in figure.axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     in_order = sorted(entries, key=lambda label: label.startswith("paper's"))
-    figure.legend([entries[label] for label in in_order], in_order, loc="outside upper center", ncols=3)
+    handles, wide = [entries[label] for label in in_order], min(3, legend_columns(in_order))
+    figure.legend(handles, in_order, loc="outside upper center", ncols=wide)
     return figure
 
 

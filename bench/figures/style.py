@@ -1,7 +1,7 @@
 """How every figure looks and is saved: readable in colour, in grey, by the colour-blind, and the same every time."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ CLASS_COLOURS = (*COLOURS, "#8C510A", "#5E3C99", "#666666")
 
 WIDTH = 7.2  # inches, two columns of a page
 DPI = 200
+CHARACTERS = 128  # of a legend's text that fit side by side
 
 
 def look(number: int) -> Look:
@@ -81,3 +82,8 @@ def save(figure: Figure, caption: str, folder: Path, name: str) -> list[Path]:
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure of this size in inches that arranges its own axes."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend fit side by side."""
+    return max(1, CHARACTERS // max(len(label) + 7 for label in labels))

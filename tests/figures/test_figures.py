@@ -113,7 +113,7 @@ def test_the_images_are_those_of_the_store(folder: Path, inside: Inside, monkeyp
     for one in seen:
         stored = held[one.row.label, "pgd", 16 / 255].outcomes
         right = torch.from_numpy(stored["clean"] == stored["label"])[:60]  # the engine attacks no others
-        assert right.sum() > 40 and torch.equal(
+        assert right.sum() > 20 and torch.equal(
             one.after[right], torch.from_numpy(stored["adversarial"][:60]).long()[right]
         )
         assert one.broken.any() and torch.equal(one.broken, torch.from_numpy(stored["broken"][:60]))
