@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from attacks.draws import Draws
 
-# (iterate, x, radius (N, 1, 1, 1)) to the nearest image of the ball and of the pixel range.
-Projection = Callable[[Tensor, Tensor, Tensor], Tensor]
+# From x and radius (N, 1, 1, 1): what takes an iterate to the nearest image of the ball and of the pixel range.
+Projection = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
 
 INSIDE = 1 - 1e-4  # share of ε that an iterate is clear of the boundary with
 ROUNDING = 2.0**-23  # by which a step in [−1, 1] may come out longer than α
@@ -28,7 +28,7 @@ class Lane:
     """An attack of signed gradient steps, without its radius.
 
     Attributes:
-        project: puts an iterate back into ball and pixel range.
+        project: makes what puts an iterate back into ball and pixel range.
         steps: gradient steps, ≥ 0.
         alpha: step size, in units of the images.
         restart: number of the draw it starts from; None: it starts from the clean image.
@@ -71,7 +71,8 @@ def climb(
     result, gradients = [x] * len(lanes), [0.0] * len(lanes)
     if not len(x):
         return Climbed(result, gradients)
-    radii, least = [eps.view(-1, 1, 1, 1) for _, eps in lanes], [float(eps.min()) for _, eps in lanes]
+    projections = [lane.project(x, eps.view(-1, 1, 1, 1)) for lane, eps in lanes]
+    least = [float(eps.min()) for _, eps in lanes]
     step, tracks = 0, _starts(x, lanes, draws)
     while tracks:
         going = []
@@ -88,8 +89,7 @@ def climb(
             ahead = track.images + alpha * sign
             shared = [lane for lane in track.lanes if step * (alpha + ROUNDING) < INSIDE * least[lane]]
             for group in [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]:
-                project = lanes[group[0]][0].project
-                tracks.append(_Track(group, project(ahead, x, radii[group[0]])))
+                tracks.append(_Track(group, projections[group[0]](ahead)))
             for lane in track.lanes:
                 gradients[lane] += 1 / len(track.lanes)
     return Climbed(result, gradients)

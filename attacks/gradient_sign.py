@@ -1,5 +1,6 @@
 """I-FGSM and PGD: the paper's two attacks (Eq. 13, 14), to the bit what torchattacks' BIM and PGD compute."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -73,11 +74,12 @@ def _alone(lane: Lane, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draw
     return climb(model, x, y, [(lane, eps)], draws, rows=len(x)).images[0]
 
 
-def _into_box(ahead: Tensor, x: Tensor, radius: Tensor) -> Tensor:
+def _into_box(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:
     """As torchattacks' BIM rounds it."""
-    return torch.minimum(torch.maximum(ahead, (x - radius).clamp_min_(0)), x + radius).clamp_max_(1)
+    low, high = (x - radius).clamp_min(0), x + radius
+    return lambda ahead: torch.minimum(torch.maximum(ahead, low), high).clamp_max_(1)
 
 
-def _onto_ball(ahead: Tensor, x: Tensor, radius: Tensor) -> Tensor:
+def _onto_ball(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:
     """As torchattacks' PGD rounds it."""
-    return torch.clamp(ahead - x, -radius, radius).add_(x).clamp_(0, 1)
+    return lambda ahead: torch.clamp(ahead - x, -radius, radius).add_(x).clamp_(0, 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attacks.contract import ContractError, frozen
 from bench.budget import Budget, Counted
 from bench.data.load import as_pixels
+from bench.environment import device_of
 from bench.verdict import Outcomes
 from models.counting import counting
 
@@ -46,7 +47,7 @@ def certify(
     """
     budget, parts = Budget(), []
     counted = Counted(model, budget, classes).eval()
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     started = time.monotonic()
     with counting() as work, frozen(model):
         for start in range(0, len(x), batch):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench import __version__
 from bench.errors import BenchError
@@ -52,6 +53,11 @@ def describe() -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "git": git_state(),
     }
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters are; the CPU where it has none."""
+    return next((t.device for t in model.parameters()), torch.device("cpu"))
 
 
 def pick_device(name: str) -> torch.device:

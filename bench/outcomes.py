@@ -15,6 +15,7 @@ from attacks.contract import Search, run_attack
 from attacks.draws import Draws
 from bench.budget import Budget, Counted
 from bench.data.load import as_pixels
+from bench.environment import device_of
 from bench.spaces import Space, in_space
 from bench.verdict import Outcomes, columns, look
 from models.counting import counting
@@ -100,7 +101,7 @@ def evaluate(
     budget, kept = Budget(), Budget()
     behind = None if twin is None else in_space(twin, space).model
     counted = Counted(victim.model, budget, classes, behind).eval()
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     started = time.monotonic()
     parts: list[Outcomes] = []
     with counting() as work, parametrize.cached():

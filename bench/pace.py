@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from attacks.climb import input_gradient
 from attacks.contract import frozen
 from bench.data.load import Dataset, as_pixels
+from bench.environment import device_of
 
 FEW = 8  # images that a model with convolutions is timed on, on a CPU
 LONG = 1.0  # seconds after which nothing is timed once more
@@ -75,7 +76,7 @@ def _fits(x: Tensor) -> bool:
 
 def _images(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
     some = torch.arange(count) % len(data.x_test)
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     return as_pixels(data.x_test[some]).to(device), data.y_test[some].to(device)
 
 

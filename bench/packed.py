@@ -14,6 +14,7 @@ from attacks.contract import run_attack
 from attacks.draws import Draws
 from bench.budget import Budget, Counted
 from bench.data.load import as_pixels
+from bench.environment import device_of
 from bench.spaces import Space, Victim, in_space
 from bench.verdict import Outcomes, columns, look
 from models.counting import counting
@@ -46,30 +47,17 @@ def evaluate_packed(
     Images that are misclassified clean are not attacked, since no attack can break them: they stand in the outcomes
     with the clean prediction and an `linf` of 0. A gradient that several lanes share is divided among their budgets.
     """
-    found: list[tuple[Outcomes, Budget]] = []
-    for first in range(0, len(lanes), TOGETHER):
-        part = slice(first, first + TOGETHER)
-        keep = None if final is None else final[part]
-        found += _pack(model, classes, lanes[part], x, y, indices, draws, batch, rows, space, keep)
-    return found
-
-
-def _pack(
-    model: nn.Module,
-    classes: int,
-    lanes: Lanes,
-    x: Tensor,
-    y: Tensor,
-    indices: Sequence[int],
-    draws: Callable[[Sequence[int]], Draws],
-    batch: int,
-    rows: int,
-    space: Space,
-    final: Sequence[list[Tensor]] | None,
-) -> list[tuple[Outcomes, Budget]]:
+    if len(lanes) > TOGETHER:
+        return [
+            one
+            for part in (slice(TOGETHER), slice(TOGETHER, None))
+            for one in evaluate_packed(
+                model, classes, lanes[part], x, y, indices, draws, batch, rows, space, final and final[part]
+            )
+        ]
     victim, budget, climbing = in_space(model, space), Budget(), Budget()
     counted = Counted(victim.model, budget, classes).eval()
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     gradients, parts = np.zeros(len(lanes)), [list[Outcomes]() for _ in lanes]
     started = time.monotonic()
     with counting() as work, parametrize.cached():

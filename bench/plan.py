@@ -1,14 +1,12 @@
 """From a request (configuration and command line) to rows of cells."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from bench.cells import Cell, Source, cell_identity, engine_for
+from bench.cells import Cell, cell_identity, engine_for
 from bench.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
 from bench.config import Config
 from bench.data.load import Dataset, load
@@ -16,8 +14,9 @@ from bench.epsilon import parse_eps
 from bench.errors import BenchError
 from bench.names import parse_model, parse_spec, unique
 from bench.registry import Entry, attack, protocol
+from bench.sources import model_source
 from bench.spaces import space_of
-from bench.training.checkpoint import card_path, read_card, weights_hash
+from bench.training.checkpoint import card_path, read_card
 from bench.training.chosen import differences, longest_trained, training_note
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
@@ -278,35 +277,3 @@ def _reduced(job: Job, checkpoints: Path) -> str:
     """What the card says of a training set that is smaller than published."""
     reduced = "" if job.pretrained else read_card(job.checkpoint(checkpoints)).get("training_set", {}).get("reduced")
     return f"reduced: {reduced}" if reduced else ""
-
-
-def model_source(
-    label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None = None
-) -> tuple[Source, dict[str, Any]]:
-    """Where a worker finds a trained model, and what of it keys a cell.
-
-    Args:
-        net: the model as it is built, for a caller that has it; weights that come with a model are read from it.
-
-    Raises:
-        BenchError: the card is missing or damaged.
-    """
-    source, weights = _source(label, job, data, checkpoints, net)
-    images = job.foreign.images(data.images) if job.foreign else data.images
-    return source, {
-        "architecture": job.architecture.name,
-        "implementation": job.architecture.implementation(),
-        "options": job.architecture.keyed(job.options),
-        "weights": weights,
-        "mean": images.mean,
-        "std": images.std,
-    }
-
-
-def _source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None) -> tuple[Source, str]:
-    source = Source(label, job.architecture.name, dict(job.options), "", job.seed)
-    if job.pretrained:
-        weights = weights_hash((net or build_model(job, data)).state_dict())
-        return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
-    path = job.checkpoint(checkpoints)
-    return replace(source, checkpoint=str(path)), str(read_card(path)["weights"])

@@ -161,7 +161,7 @@ from attacks.climb import Lane
 from bench.registry import attack
 
 
-@attack("bad", label="BAD", lane=lambda: Lane(lambda ahead, x, radius: ahead + 9, 2, 0.01))
+@attack("bad", label="BAD", lane=lambda: Lane(lambda x, radius: lambda ahead: ahead + 9, 2, 0.01))
 def bad(model, x, y, eps, draws):
     '''Leaves the pixel range.'''
     return x + 9

@@ -117,12 +117,12 @@ def seconds_each(net: nn.Module, x: Tensor, y: Tensor, repeats: int) -> tuple[fl
 
 
 def main() -> None:
-    parser = options("lyadeq")
+    parser = options("lyadeq", __doc__)
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=250)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    net, data = trained(given)
+    net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
     count = min(given.examples, len(data.x_test))
     x, y = as_pixels(data.x_test[:count]), data.y_test[:count]
     batches = x.split(given.batch), y.split(given.batch)

@@ -7,14 +7,12 @@ are medians of the process's CPU time, which a busy machine disturbs less than t
 Both run through the same contract and cascade, on the same model and the same images.
 """
 
-import argparse
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,16 +23,12 @@ from attacks.autoattack import ATTACKS, stages
 from attacks.cascade import Cascade, Trail
 from attacks.contract import run_attack
 from attacks.draws import Draws
-from bench.config import load_config
-from bench.data.load import Dataset, as_pixels, load
+from bench.budget import Budget, Counted
+from bench.data.load import as_pixels, load
 from bench.epsilon import parse_eps, show_eps
-from bench.names import parse_model, split_list
-from bench.outcomes import Budget, Counted
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
-from bench.training.loop import build_model, train
+from bench.names import split_list
+from tests.benchmarks.trained import options, trained
 
-ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("reference", "compact")
 
 
@@ -91,31 +85,15 @@ def stage_by_stage(runs: dict[str, list[Run]]) -> list[list[Any]]:
     return [[*line, line[1] / line[2] if line[2] else None] for line in lines]
 
 
-def network(name: str, data: Dataset, checkpoints: Path) -> nn.Module:
-    config = load_config(ROOT / "bench.toml")
-    job = make_job(parse_model(name), data, config, 0)
-    weights = job.checkpoint(checkpoints)
-    if not weights.exists():
-        weights = train(job, data, checkpoints, torch.device("cpu"), config.train)
-    net = build_model(job, data)
-    load_weights(weights, net)
-    return net.eval().requires_grad_(False)
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    options.add_argument("--models", default="resnet20,resnet20+pgd-at")
-    options.add_argument("--dataset", default="digits")
-    options.add_argument("--eps", default="8", help="in 255ths of the pixel range")
-    options.add_argument("--examples", type=int, default=256)
-    options.add_argument("--data-dir", type=Path, default=Path("data"))
-    options.add_argument("--checkpoints", type=Path, default=Path("results/checkpoints"))
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--iterations", type=int, default=100)
-    options.add_argument("--targets", type=int, default=9)
-    options.add_argument("--queries", type=int, default=5000)
-    options.add_argument("--attacks", default="+".join(ATTACKS))
-    given = options.parse_args()
+    parser = options("resnet20,resnet20+pgd-at", __doc__, dataset="digits", repeats=3)
+    parser.add_argument("--eps", default="8", help="in 255ths of the pixel range")
+    parser.add_argument("--examples", type=int, default=256)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--targets", type=int, default=9)
+    parser.add_argument("--queries", type=int, default=5000)
+    parser.add_argument("--attacks", default="+".join(ATTACKS))
+    given = parser.parse_args()
     torch.set_num_threads(1)
     data, eps = load(given.dataset, given.data_dir), parse_eps(given.eps)
     x, y = as_pixels(data.x_test[: given.examples]), data.y_test[: given.examples]
@@ -123,7 +101,7 @@ def main() -> None:
     budgets = {name: getattr(given, name) for name in ("attacks", "iterations", "targets", "queries")}
     load_before, rows, parts = os.getloadavg()[0], [], []
     for name in split_list(given.models):
-        net = network(name, data, given.checkpoints)
+        net = trained(name, given.dataset, given.data_dir, given.checkpoints)[0].requires_grad_(False)
 
         def attempt(engine: str, net: nn.Module = net) -> Run:
             return once(net, x, y, float(eps), draws, {**budgets, "engine": engine})

@@ -33,7 +33,7 @@ BATCH = 250
 
 
 def main() -> None:
-    parser = options("lyadeq")
+    parser = options("lyadeq", __doc__)
     parser.add_argument("--out", type=Path, default=Path("scaling.png"))
     given = parser.parse_args()
     points = [(n, 4) for n in IMAGES] + [(1000, k) for k in RADII]
@@ -54,7 +54,7 @@ def main() -> None:
 def measure(given: dict[str, Any], count: int, radii: int) -> tuple[float, float]:
     """CPU seconds, and megabytes by which the peak of the resident memory rose."""
     torch.set_num_threads(1)
-    net, data = trained(type("Given", (), given)())  # type: ignore[arg-type]
+    net, data = trained(given["model"], given["dataset"], given["data_dir"], given["checkpoints"])
     at = [Fraction(LARGEST * (k + 1), 255 * radii) for k in range(radii)]
     lanes = [
         (attack[name].traits["lane"](**attack[name].resolve(plan)), float(eps))

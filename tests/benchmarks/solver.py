@@ -6,13 +6,11 @@ prints both tables for MNIST `deq` (trained first if there is no checkpoint), on
 of the process's CPU time, which a busy machine disturbs less than the clock on the wall; sides alternate.
 """
 
-import argparse
 import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from tabulate import tabulate
@@ -21,17 +19,12 @@ from torchdeq.solver import get_solver
 
 import models.equilibrium.gradient as gradient_module
 from attacks.climb import input_gradient
-from bench.config import load_config
-from bench.data.load import as_pixels, load
-from bench.names import parse_model
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
-from bench.training.loop import build_model, train
+from bench.data.load import as_pixels
 from models.cell import ImplicitCell
 from models.counting import counting
 from models.equilibrium.layer import Equilibrium
+from tests.benchmarks.trained import options, trained
 
-ROOT = Path(__file__).resolve().parents[2]
 MAX_ITER = 50
 BATCHES, TOLERANCES = (1, 64, 1024), (1e-3, 1e-6)
 
@@ -141,22 +134,10 @@ def compare_gradients(net: nn.Module, x: Tensor, y: Tensor, repeats: int) -> Non
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    options.add_argument("--model", default="deq")
-    options.add_argument("--dataset", default="mnist")
-    options.add_argument("--data-dir", type=Path, default=Path("data"))
-    options.add_argument("--checkpoints", type=Path, default=Path("results/checkpoints"))
-    options.add_argument("--repeats", type=int, default=11)
-    given = options.parse_args()
+    given = options("deq", __doc__, repeats=11).parse_args()
     torch.set_num_threads(1)
-    config, data = load_config(ROOT / "bench.toml"), load(given.dataset, given.data_dir)
-    job = make_job(parse_model(given.model), data, config, 0)
-    weights = job.checkpoint(given.checkpoints)
-    if not weights.exists():
-        weights = train(job, data, given.checkpoints, torch.device("cpu"), config.train)
-    net = build_model(job, data)
-    load_weights(weights, net)
-    net.eval().requires_grad_(False)
+    net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
+    net.requires_grad_(False)
     x, y = as_pixels(data.x_test[: max(BATCHES)]), data.y_test[: max(BATCHES)]
     load_before = os.getloadavg()[0]
     features = net.body.extractor(net.normalize(x)).detach()

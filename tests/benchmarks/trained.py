@@ -16,24 +16,28 @@ from bench.training.loop import build_model, train
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def options(model: str) -> argparse.ArgumentParser:
-    """What every benchmark of a model takes."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default=model)
-    parser.add_argument("--dataset", default="mnist")
+def options(model: str, about: str | None, *, dataset: str = "mnist", repeats: int = 5) -> argparse.ArgumentParser:
+    """What every benchmark takes, with these defaults; `about`: its docstring, whose first line is shown.
+
+    Args:
+        model: default of --model, or of --models where it names several.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--models" if "," in model else "--model", default=model)
+    parser.add_argument("--dataset", default=dataset)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--checkpoints", type=Path, default=Path("results/checkpoints"))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=repeats)
     return parser
 
 
-def trained(given: argparse.Namespace) -> tuple[nn.Module, Dataset]:
+def trained(name: str, dataset: str, data_dir: Path, checkpoints: Path) -> tuple[nn.Module, Dataset]:
     """The model in eval mode, on the CPU, and its data set."""
-    config, data = load_config(ROOT / "bench.toml"), load(given.dataset, given.data_dir)
-    job = make_job(parse_model(given.model), data, config, 0)
-    weights = job.checkpoint(given.checkpoints)
+    config, data = load_config(ROOT / "bench.toml"), load(dataset, data_dir)
+    job = make_job(parse_model(name), data, config, 0)
+    weights = job.checkpoint(checkpoints)
     if not weights.exists():
-        weights = train(job, data, given.checkpoints, torch.device("cpu"), config.train)
+        weights = train(job, data, checkpoints, torch.device("cpu"), config.train)
     net = build_model(job, data)
     load_weights(weights, net)
     return net.eval(), data
