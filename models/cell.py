@@ -71,9 +71,11 @@ class Folded:
         """c, (N, n), from h."""
         return h + self.offset
 
-    def __call__(self, z: Tensor, c: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, c: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """f, (N, n), into `out` where it is given."""
         hidden = torch.addmm(self.bias, z, self.inner.mT).relu_()
-        return torch.addcmul(self.shift, torch.addmm(c, hidden, self.outer.mT).relu_(), self.scale)
+        outer = torch.addmm(c, hidden, self.outer.mT, out=out).relu_()
+        return torch.addcmul(self.shift, outer, self.scale, out=out)
 
     def slopes(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """l and r, (N, n) each, of the Jacobian ∂f/∂z = diag(l) V₂ diag(r) W₁."""
@@ -81,9 +83,9 @@ class Folded:
         right = (a > 0).to(a.dtype)
         return (torch.addmm(c, a.relu_(), self.outer.mT) > 0) * self.scale, right
 
-    def adjoint(self, u: Tensor, left: Tensor, right: Tensor, g: Tensor) -> Tensor:
-        """(∂f/∂z)ᵀu + g, (N, n), at the slopes l and r."""
-        return torch.addmm(g, ((left * u) @ self.outer).mul_(right), self.inner)
+    def adjoint(self, u: Tensor, left: Tensor, right: Tensor, g: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """(∂f/∂z)ᵀu + g, (N, n), at the slopes l and r, into `out` where it is given."""
+        return torch.addmm(g, ((left * u) @ self.outer).mul_(right), self.inner, out=out)
 
 
 def _batch_norm(bn: nn.BatchNorm1d, x: Tensor, track: bool) -> Tensor:

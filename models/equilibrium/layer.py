@@ -87,8 +87,12 @@ class Equilibrium(nn.Module):
         cell, z0 = self._cell, torch.zeros_like(h)
         if settings.method == "alternating":
             folded = cell.folded() if isinstance(cell, Foldable) else None
+
+            def plain(z: Tensor, h: Tensor, out: Tensor) -> None:
+                out.copy_(cell(z, h))
+
             return accelerate(
-                folded or cell,
+                folded or plain,
                 z0,
                 (folded.inject(h) if folded else h,),
                 memory=settings.memory,
