@@ -8,13 +8,15 @@ differently.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.draws import Draws
+from models.equilibrium.warm import States, warm_start
 
 # From x and radius (N, 1, 1, 1): what takes an iterate to the nearest image of the ball and of the pixel range.
 Projection = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
@@ -50,14 +52,15 @@ class Climbed:
 
 @dataclass
 class _Track:
-    """An iterate, and the lanes that it is the iterate of."""
+    """An iterate, the lanes that it is the iterate of, and where the model's equilibria ended at the one before."""
 
     lanes: list[int]
     images: Tensor
+    states: States = field(default_factory=list)
 
 
 def climb(
-    model: nn.Module, x: Tensor, y: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws, *, rows: int
+    model: nn.Module, x: Tensor, y: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws, *, rows: int, warm: bool = False
 ) -> Climbed:
     """Run all lanes, each with its radius per example, (N,); the last iterates count.
 
@@ -67,6 +70,7 @@ def climb(
         lanes: the attacks; in the result in the same order.
         draws: the examples' random draws.
         rows: images per forward, at most; less than N counts as N, so that no lane's batch is ever cut.
+        warm: start an image's equilibria where those of its image before ended (`models.equilibrium.warm`).
     """
     result, gradients = [x] * len(lanes), [0.0] * len(lanes)
     if not len(x):
@@ -84,12 +88,12 @@ def climb(
             if track.lanes:
                 going.append(track)
         tracks, step = [], step + 1
-        for track, sign in zip(going, _signs(model, going, y, rows), strict=True):
+        for track, sign in zip(going, _signs(model, going, y, rows, warm), strict=True):
             alpha = lanes[track.lanes[0]][0].alpha
             ahead = track.images + alpha * sign
             shared = [lane for lane in track.lanes if step * (alpha + ROUNDING) < INSIDE * least[lane]]
             for group in [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]:
-                tracks.append(_Track(group, projections[group[0]](ahead)))
+                tracks.append(_Track(group, projections[group[0]](ahead), track.states))
             for lane in track.lanes:
                 gradients[lane] += 1 / len(track.lanes)
     return Climbed(result, gradients)
@@ -111,7 +115,7 @@ def _starts(x: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws) -> li
     return list(tracks.values())
 
 
-def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list[Tensor]:
+def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int, warm: bool) -> list[Tensor]:
     """The sign of every track's input gradient, as many tracks a forward as `rows` has room for."""
     together = max(1, rows // len(y))
     found: list[Tensor] = []
@@ -119,8 +123,20 @@ def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list
         part = tracks[first : first + together]
         images = part[0].images if len(part) == 1 else torch.cat([track.images for track in part])
         labels = y if len(part) == 1 else y.repeat(len(part))
-        found += input_gradient(model, images, labels, len(y)).sign().split(len(y))
+        with warm_start(_joined(part)) if warm else nullcontext([]) as states:
+            found += input_gradient(model, images, labels, len(y)).sign_().split(len(y))
+        # A layer that is run on other rows than the images cannot be told whose states it has.
+        apart = [state.split(len(y)) for state in states if len(state) == len(images)]
+        for number, track in enumerate(part):
+            track.states = [state[number] for state in apart] if len(apart) == len(states) else []
     return found
+
+
+def _joined(tracks: list[_Track]) -> States:
+    """Per equilibrium layer the states of several tracks; none where a track has none."""
+    if not all(track.states for track in tracks):
+        return []
+    return [torch.cat(layer) for layer in zip(*(track.states for track in tracks), strict=True)]
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, per: int = 0) -> Tensor:

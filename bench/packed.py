@@ -18,6 +18,7 @@ from bench.environment import device_of
 from bench.spaces import Space, Victim, in_space
 from bench.verdict import Outcomes, columns, look
 from models.counting import counting
+from models.folding import folded_for
 
 TOGETHER = 16  # lanes at once: bounds the memory, whatever the number of radii
 
@@ -46,6 +47,8 @@ def evaluate_packed(
 
     Images that are misclassified clean are not attacked, since no attack can break them: they stand in the outcomes
     with the clean prediction and an `linf` of 0. A gradient that several lanes share is divided among their budgets.
+    Gradients are those of the model's folded form (`models.folding`), its equilibria started where those of the step
+    before ended; verdicts are the model's own, from nothing.
     """
     if len(lanes) > TOGETHER:
         return [
@@ -57,6 +60,7 @@ def evaluate_packed(
         ]
     victim, budget, climbing = in_space(model, space), Budget(), Budget()
     counted = Counted(victim.model, budget, classes).eval()
+    search: Counted | None = None
     device = device_of(model)
     gradients, parts = np.zeros(len(lanes)), [list[Outcomes]() for _ in lanes]
     started = time.monotonic()
@@ -73,7 +77,9 @@ def evaluate_packed(
             right = (clean == labels).nonzero()[:, 0]
             before = spent()
             theirs = draws(indices[cut]).of(right.tolist())
-            attacked, took = _attack(counted, images[right], labels[right], lanes, theirs, rows, space)
+            if search is None:
+                search = Counted(folded_for(victim.model, images), budget, classes).eval()
+            attacked, took = _attack(search, images[right], labels[right], lanes, theirs, rows, space)
             climbing.add(spent().less(before))
             gradients += took
             for number, (lane, (predicted, residual)) in enumerate(
@@ -103,7 +109,7 @@ def _attack(
     def search(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
         n = len(x) // count
         each = [(lane, radius) for (lane, _), radius in zip(lanes, eps.split(n), strict=True)]
-        climbed = climb(model, x[:n], y[:n], each, draws, rows=rows)
+        climbed = climb(model, x[:n], y[:n], each, draws, rows=rows, warm=True)
         took[:] = climbed.gradients
         return torch.cat(climbed.images)
 

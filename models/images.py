@@ -6,6 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from models.folding import entry, fold_scale
+
 
 @dataclass(frozen=True)
 class Images:
@@ -40,11 +42,21 @@ class Classifier(nn.Module):
 
     def __init__(self, images: Images, body: nn.Module) -> None:
         super().__init__()
-        self.normalize = Normalize(images)
+        self.normalize: nn.Module = Normalize(images)
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.body(self.normalize(x)))
+
+    def fold(self) -> None:
+        """Put the normalisation into the first layer, where that is a linear one (a convolution pads behind it)."""
+        first = entry(self.body)
+        if first is None:
+            return
+        mean, std = self.normalize.get_buffer("mean").flatten(), self.normalize.get_buffer("std").flatten()
+        pixels = first.in_features // len(std)
+        fold_scale(first, (1 / std).repeat_interleave(pixels), (-mean / std).repeat_interleave(pixels))
+        self.normalize = nn.Identity()
 
     def diagnostics(self, x: Tensor) -> dict[str, Tensor]:
         """Per-example figures (N,) of the body, such as the solver's residual; empty if it has none."""

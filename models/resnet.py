@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.registry import model
+from models.folding import fold_pairs, fold_sequence
 from models.images import Classifier, Images
 from models.naming import resnet_key
 
@@ -46,6 +47,11 @@ class BasicBlock(nn.Module):
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         return torch.relu(self.shortcut(x) + y)
 
+    def fold(self) -> None:
+        fold_pairs(self, [("conv1", "bn1"), ("conv2", "bn2")])
+        if isinstance(self.shortcut, nn.Sequential):
+            fold_sequence(self.shortcut)
+
 
 class ResNetFeatures(nn.Module):
     """Normalised images (N, channels, H, W) to features (N, 64).
@@ -80,6 +86,9 @@ class ResNetFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.blocks(torch.relu(self.bn(self.conv(x)))).mean((2, 3)))
+
+    def fold(self) -> None:
+        fold_pairs(self, [("conv", "bn")])
 
 
 @model("resnet56", rename=resnet_key(blocks_per_stage=9))

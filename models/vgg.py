@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.registry import model
+from models.folding import fold_sequence
 from models.images import Classifier, Images
 from models.naming import vgg_key
 
@@ -39,6 +40,9 @@ class VGGBody(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x.contiguous(memory_format=torch.channels_last))
         return cast(Tensor, self.classifier(x.mean((2, 3))))
+
+    def fold(self) -> None:
+        fold_sequence(self.features)
 
 
 @model("vgg16", rename=vgg_key)

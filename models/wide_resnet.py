@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.registry import model
+from models.folding import fold_pairs
 from models.images import Classifier, Images
 from models.naming import wide_resnet_key
 
@@ -25,6 +26,9 @@ class WideBlock(nn.Module):
         active = torch.relu(self.bn1(x))
         y = self.conv2(torch.relu(self.bn2(self.conv1(active))))
         return cast(Tensor, y + (x if self.shortcut is None else self.shortcut(active)))
+
+    def fold(self) -> None:
+        fold_pairs(self, [("conv1", "bn2")])
 
 
 class WideResNetFeatures(nn.Module):

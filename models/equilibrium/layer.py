@@ -11,6 +11,7 @@ from models.equilibrium.accelerated import accelerate
 from models.equilibrium.gradient import Cell, Foldable, GradientName, attach
 from models.equilibrium.methods import SolverName, make_method
 from models.equilibrium.solve import Solution, solve, solve_together
+from models.equilibrium.warm import remember, start_for
 from models.noting import note
 from models.precision import full_precision
 
@@ -34,7 +35,7 @@ class Solver:
 
 
 class Equilibrium(nn.Module):
-    """h (N, n) to the fixed point z* (N, n) of a cell, from z⁰ = 0.
+    """h (N, n) to the fixed point z* (N, n) of a cell, from z⁰ = 0 or where a search says (`models.equilibrium.warm`).
 
     In eval mode samples are solved independently of each other. In training batch statistics couple
     them: they are solved together, and one evaluation of f, at the fixed point, updates the running
@@ -55,7 +56,7 @@ class Equilibrium(nn.Module):
         with full_precision(h) as inputs:
             return attach(
                 self._cell,
-                note(self.solve(inputs)).z,
+                remember(note(self.solve(inputs)).z),
                 inputs,
                 method=settings.gradient,
                 tol=settings.gradient_tol,
@@ -84,7 +85,7 @@ class Equilibrium(nn.Module):
         return solve_together(coupled, torch.zeros_like(h), method, tol=settings.tol, max_iter=settings.max_iter)
 
     def _apart(self, h: Tensor, settings: Solver) -> Solution:
-        cell, z0 = self._cell, torch.zeros_like(h)
+        cell, z0 = self._cell, start_for(h)
         if settings.method == "alternating":
             folded = cell.folded() if isinstance(cell, Foldable) else None
 

@@ -2,18 +2,22 @@
 
     python -m tests.benchmarks.attacks --model lyadeq --dataset mnist --data-dir data --checkpoints results/checkpoints
 
-prints one table for one model, trained first if there is no checkpoint, on one thread. Every side attacks the same
-images with the same model object and counts robust accuracy; times are medians of the process's CPU time, which a busy
-machine disturbs less than the clock on the wall; sides alternate. The floor is what the engine's own gradients and
-forwards would take if nothing else took time: their number, times the time of one in a batch of its own.
+prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the same
+weights and counts robust accuracy. Each has a process of its own with one thread: ours prepared as the program prepares
+its workers, the others as Python starts. They take turns; times are medians of the processes' CPU time, which a busy
+machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards would take if
+nothing else took time: their number, times the time of one in a batch of its own, in the engine's process.
 """
 
+import argparse
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
@@ -30,19 +34,33 @@ from attacks.contract import frozen
 from attacks.draws import Draws
 from attacks.protocols import paper
 from bench.data.load import Dataset, as_pixels
+from bench.heap import keep_freed
 from bench.pace import pace
 from bench.packed import Lanes, evaluate_packed
 from bench.registry import attack
+from models.equilibrium.warm import warm_start
+from models.folding import folded
 from tests.benchmarks.trained import options, trained
 
 RADII = [Fraction(k, 255) for k in (2, 4, 6, 8)]
 ALPHA = 1 / 255
+OURS, FLOOR, TEXTBOOK = "ours", "floor", "torchattacks, loop, Algorithm 1 and LU"
 
 Robust = dict[tuple[str, float], float]  # robust accuracy, per attack and radius
 
 
-def ours(net: nn.Module, data: Dataset, count: int, batch: int, rows: int) -> tuple[Robust, int, int]:
-    """Robust accuracies, and how many forwards and backwards they took."""
+@dataclass(frozen=True)
+class Took:
+    """What a side found, in how many CPU seconds; of ours also images per forward, forwards and backwards."""
+
+    seconds: float
+    robust: Robust
+    rows: int = 0
+    forwards: int = 0
+    backwards: int = 0
+
+
+def ours(net: nn.Module, data: Dataset, count: int, batch: int) -> Took:
     names, lanes = [], list[tuple[object, float]]()
     for radius in RADII:
         for name, given in paper(radius).items():
@@ -50,28 +68,32 @@ def ours(net: nn.Module, data: Dataset, count: int, batch: int, rows: int) -> tu
             lanes.append((attack[name].traits["lane"](**attack[name].resolve(given)), float(radius)))
     packed: Lanes = lanes  # type: ignore[assignment]
     x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
+    rows = pace(net, data, batch, lanes=len(lanes)).rows
+    start = time.process_time()
     found = evaluate_packed(net, data.images.classes, packed, x, y, range(count), draws, batch, rows)
+    seconds = time.process_time() - start
     robust = {
         name: float(((one["adversarial"] == one["label"]) & (one["clean"] == one["label"])).mean())
         for name, (one, _) in zip(names, found, strict=True)
     }
-    return robust, sum(b.forwards for _, b in found), sum(b.backwards for _, b in found)
+    return Took(seconds, robust, rows, sum(b.forwards for _, b in found), sum(b.backwards for _, b in found))
 
 
-def loop(search: Callable[[str, float, int, Tensor, Tensor], Tensor], net: nn.Module, x: Tensor, y: Tensor) -> Robust:
+def loop(search: Callable[[nn.Module, str, float, int, Tensor, Tensor], Tensor], net: nn.Module, x: Tensor, y: Tensor,
+         batch: int) -> Took:  # fmt: skip
     """What a user writes around a library's attacks: every attack, every radius, every batch."""
-    robust: Robust = {}
+    robust, start, each = Robust(), time.process_time(), list(zip(x.split(batch), y.split(batch), strict=True))
     with torch.no_grad():
-        clean = torch.cat([net(part).argmax(1) for part in x]) == torch.cat(list(y))
+        clean = torch.cat([net(images).argmax(1) == labels for images, labels in each])
     for radius in RADII:
         for name, given in paper(radius).items():
             right = []
-            for images, labels in zip(x, y, strict=True):
-                adversarial = search(name, float(radius), given["steps"], images, labels)
+            for images, labels in each:
+                adversarial = search(net, name, float(radius), given["steps"], images, labels)
                 with torch.no_grad():
                     right.append(net(adversarial).argmax(1) == labels)
             robust[name, float(radius)] = float((torch.cat(right) & clean).float().mean())
-    return robust
+    return Took(time.process_time() - start, robust)
 
 
 def by_torchattacks(net: nn.Module, name: str, eps: float, steps: int, x: Tensor, y: Tensor) -> Tensor:
@@ -83,6 +105,13 @@ def by_foolbox(net: nn.Module, name: str, eps: float, steps: int, x: Tensor, y: 
     kind = {"ifgsm": foolbox.attacks.LinfBasicIterativeAttack, "pgd": foolbox.attacks.LinfPGD}[name]
     model = foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device)
     return kind(abs_stepsize=ALPHA, steps=steps, random_start=name == "pgd")(model, x, y, epsilons=[eps])[1][0]
+
+
+LOOPS = {
+    "torchattacks, loop": by_torchattacks,
+    "foolbox, loop": by_foolbox,
+    TEXTBOOK: by_torchattacks,
+}
 
 
 @contextmanager
@@ -97,23 +126,56 @@ def textbook(net: nn.Module) -> Iterator[None]:
         layer.settings[False], gradient_module.FEW = base, few
 
 
-def seconds_each(net: nn.Module, x: Tensor, y: Tensor, repeats: int) -> tuple[float, float]:
-    """CPU seconds per image of a forward, and of a forward and backward, in one batch."""
+def floor(net: nn.Module, data: Dataset, batch: int, rows: int, repeats: int = 9) -> tuple[float, float]:
+    """CPU seconds per image of a verdict's forward, and of a gradient as the engine takes it from its second step on:
+    of the folded model, its equilibria started where those of the image before ended."""
+    many = max(1, rows // batch) * batch
+    x, y, quick = as_pixels(data.x_test[:many]), data.y_test[:many], folded(net)
+    times: dict[str, list[float]] = {"forward": [], "gradient": []}
+    with frozen(net), frozen(quick), parametrize.cached():
+        with warm_start() as states:
+            step = input_gradient(quick, x, y).sign() / 255
+        for _ in range(repeats):
+            start = time.process_time()
+            with torch.no_grad():
+                net(x)
+            middle = time.process_time()
+            with warm_start(states):
+                input_gradient(quick, (x + step).clamp_(0, 1), y)
+            times["forward"].append(middle - start)
+            times["gradient"].append(time.process_time() - middle)
+    return statistics.median(times["forward"]) / many, statistics.median(times["gradient"]) / many
 
-    def forward() -> None:
-        with torch.no_grad():
-            net(x)
 
-    found = []
-    with frozen(net), parametrize.cached():
-        for run in (forward, lambda: input_gradient(net, x, y)):
-            times = []
-            for _ in range(repeats + 1):
-                start = time.process_time()
-                run()
-                times.append(time.process_time() - start)
-            found.append(statistics.median(times[1:]) / len(x))
-    return found[0], found[1]
+_side: dict[str, object] = {}
+
+
+def prepare(side: str, given: argparse.Namespace) -> None:
+    """Load model and data in a side's own process."""
+    torch.set_num_threads(1)
+    if side == OURS:
+        keep_freed()
+    _side.update(zip(("net", "data"), trained(given.model, given.dataset, given.data_dir, given.checkpoints), strict=True))
+
+
+def measure(side: str, count: int, batch: int) -> Took:
+    """One run of a side, in its process."""
+    net, data = _side["net"], _side["data"]
+    assert isinstance(net, nn.Module) and isinstance(data, Dataset)
+    if side == OURS:
+        return ours(net, data, count, batch)
+    x, y = as_pixels(data.x_test[:count]), data.y_test[:count]
+    if side == TEXTBOOK:
+        with textbook(net):
+            return loop(LOOPS[side], net, x, y, batch)
+    return loop(LOOPS[side], net, x, y, batch)
+
+
+def measure_floor(batch: int, rows: int) -> tuple[float, float]:
+    """`floor`, in our side's process."""
+    net, data = _side["net"], _side["data"]
+    assert isinstance(net, nn.Module) and isinstance(data, Dataset)
+    return floor(net, data, batch, rows)
 
 
 def main() -> None:
@@ -121,48 +183,31 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=250)
     given = parser.parse_args()
-    torch.set_num_threads(1)
     net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
     count = min(given.examples, len(data.x_test))
-    x, y = as_pixels(data.x_test[:count]), data.y_test[:count]
-    batches = x.split(given.batch), y.split(given.batch)
-    at_once = pace(net, data, given.batch, lanes=2 * len(RADII)).rows
-    sides: dict[str, Callable[[], Robust]] = {
-        "ours": lambda: ours(net, data, count, given.batch, at_once)[0],
-        "torchattacks, loop": lambda: loop(partial(by_torchattacks, net), net, *batches),
-        "foolbox, loop": lambda: loop(partial(by_foolbox, net), net, *batches),
-    }
-    if hasattr(net.body, "equilibrium"):
-
-        def slow() -> Robust:
-            with textbook(net):
-                return loop(partial(by_torchattacks, net), net, *batches)
-
-        sides["torchattacks, loop, Algorithm 1 and LU"] = slow
-    load = os.getloadavg()[0]
-    spent: dict[str, list[float]] = {name: [] for name in sides}
-    robust: dict[str, Robust] = {}
+    sides = [OURS, *(side for side in LOOPS if side != TEXTBOOK or hasattr(net.body, "equilibrium"))]
+    context, load = multiprocessing.get_context("spawn"), os.getloadavg()[0]
+    own = {side: ProcessPoolExecutor(1, context, prepare, (side, given)) for side in sides}
+    found: dict[str, list[Took]] = {side: [] for side in sides}
     for _ in range(given.repeats):
-        for name, run in sides.items():
-            start = time.process_time()
-            robust[name] = run()
-            spent[name].append(time.process_time() - start)
-    times = {name: statistics.median(values) for name, values in spent.items()}
-    _, forwards, backwards = ours(net, data, count, given.batch, at_once)
-    many = max(1, at_once // given.batch) * given.batch
-    one, both = seconds_each(net, x[:many], y[:many], given.repeats)
-    times["floor"] = (forwards - backwards) * one + backwards * both
-    head = ["", "CPU s", "× ours", *(f"{name} {255 * eps:g}" for name, eps in robust["ours"])]
+        for side in sides:
+            found[side].append(own[side].submit(measure, side, count, given.batch).result())
+    did = found[OURS][0]
+    forward, gradient = own[OURS].submit(measure_floor, given.batch, did.rows).result()
+    for pool in own.values():
+        pool.shutdown()
+    times = {side: statistics.median(took.seconds for took in runs) for side, runs in found.items()}
+    times[FLOOR] = (did.forwards - did.backwards) * forward + did.backwards * gradient
+    head = ["", "CPU s", "× ours", *(f"{name} {255 * eps:g}" for name, eps in did.robust)]
     rows = [
-        [name, t, t / times["ours"], *(100 * v for v in robust.get(name, {}).values())] for name, t in times.items()
+        [side, t, t / times[OURS], *(100 * v for v in (found[side][0].robust.values() if side in found else ()))]
+        for side, t in times.items()
     ]
-    print(
-        f"{given.model} on {given.dataset}, {count} images in batches of {given.batch}, {at_once} rows a forward, one "
-    )
+    print(f"{given.model} on {given.dataset}, {count} images in batches of {given.batch}, {did.rows} rows a forward, one")
     print(f"thread, torch {torch.__version__}, medians of {given.repeats}; robust accuracy in % by attack and 255ε\n")
     print(tabulate(rows, head, tablefmt="github", floatfmt=("", ".2f", ".2f", *[".1f"] * 8)))
-    print(f"\n{backwards / count:.1f} gradients and {(forwards - backwards) / count:.1f} forwards more an image; the ")
-    print(f"loops take 48 and 9. Load average {load:.1f} before, {os.getloadavg()[0]:.1f} after.")
+    print(f"\n{did.backwards / count:.1f} gradients and {(did.forwards - did.backwards) / count:.1f} forwards more an")
+    print(f"image; the loops take 48 and 9. Load average {load:.1f} before, {os.getloadavg()[0]:.1f} after.")
 
 
 if __name__ == "__main__":
