@@ -60,7 +60,14 @@ class _Track:
 
 
 def climb(
-    model: nn.Module, x: Tensor, y: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws, *, rows: int, warm: bool = False
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    lanes: Sequence[tuple[Lane, Tensor]],
+    draws: Draws,
+    *,
+    rows: int,
+    warm: bool = False,
 ) -> Climbed:
     """Run all lanes, each with its radius per example, (N,); the last iterates count.
 
@@ -90,7 +97,7 @@ def climb(
         tracks, step = [], step + 1
         for track, sign in zip(going, _signs(model, going, y, rows, warm), strict=True):
             alpha = lanes[track.lanes[0]][0].alpha
-            ahead = track.images + alpha * sign
+            ahead = torch.add(track.images, sign, alpha=alpha)
             shared = [lane for lane in track.lanes if step * (alpha + ROUNDING) < INSIDE * least[lane]]
             for group in [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]:
                 tracks.append(_Track(group, projections[group[0]](ahead), track.states))
@@ -123,7 +130,7 @@ def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int, warm: b
         part = tracks[first : first + together]
         images = part[0].images if len(part) == 1 else torch.cat([track.images for track in part])
         labels = y if len(part) == 1 else y.repeat(len(part))
-        with warm_start(_joined(part)) if warm else nullcontext([]) as states:
+        with warm_start(_joined(part)) if warm else nullcontext(States()) as states:
             found += input_gradient(model, images, labels, len(y)).sign_().split(len(y))
         # A layer that is run on other rows than the images cannot be told whose states it has.
         apart = [state.split(len(y)) for state in states if len(state) == len(images)]

@@ -6,6 +6,7 @@ verifies the result on its own and puts the model back as it was.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,10 @@ def run_attack(
     return adversarial
 
 
-def linf(x: Tensor, adversarial: Tensor, unit: Tensor | float = 1.0) -> Tensor:
+def linf(x: Tensor, adversarial: Tensor, unit: Tensor | None = None) -> Tensor:
     """‖adversarial − x‖∞ per example, (N,); `unit` is what a difference of 1 is worth, per channel (C, 1, 1)."""
-    return ((adversarial - x).abs() * unit).flatten(1).amax(1)
+    difference = (adversarial - x).abs_()
+    return (difference.mul_(unit) if isinstance(unit, Tensor) else difference).flatten(1).amax(1)
 
 
 @contextmanager
@@ -98,11 +100,20 @@ def _check_inputs(x: Tensor, y: Tensor, eps: Tensor, pixel_space: bool) -> None:
         )
     if not bool((eps >= 0).all()):
         raise ContractError("eps must be 0 or more for every example")
-    if pixel_space and len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
+    if not pixel_space or not len(x):
+        return
+    low, high = _extremes(x)
+    if not (low >= 0 and high <= 1):
         raise ContractError(
-            f"images must be in [0, 1], got min {float(x.min()):.4g}, max {float(x.max()):.4g}: "
+            f"images must be in [0, 1], got min {low:.4g}, max {high:.4g}: "
             "scale bytes by 1/255 and put normalisation inside the model"
         )
+
+
+def _extremes(x: Tensor) -> tuple[float, float]:
+    """The smallest and the largest value; both NaN where there is one."""
+    low, high = torch.stack(torch.aminmax(x)).tolist()
+    return low, high
 
 
 def _check_output(search: Search, x: Tensor, adversarial: Tensor, eps: Tensor, pixel_space: bool) -> None:
@@ -111,11 +122,13 @@ def _check_output(search: Search, x: Tensor, adversarial: Tensor, eps: Tensor, p
         raise ContractError(
             f"{name} returned {tuple(adversarial.shape)} {adversarial.dtype} for {tuple(x.shape)} {x.dtype}"
         )
-    if not bool(adversarial.isfinite().all()):
-        raise ContractError(f"{name} returned images that are not finite: does the model's gradient hold NaN?")
-    if not pixel_space or not len(x):
+    if not len(x):
         return
-    low, high = float(adversarial.min()), float(adversarial.max())
+    low, high = _extremes(adversarial)
+    if not (isfinite(low) and isfinite(high)):
+        raise ContractError(f"{name} returned images that are not finite: does the model's gradient hold NaN?")
+    if not pixel_space:
+        return
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         raise ContractError(f"{name} left [0, 1]: min {low:.6g}, max {high:.6g}; clamp its result")
     excess = linf(x, adversarial) - eps

@@ -77,7 +77,7 @@ def _alone(lane: Lane, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draw
 def _into_box(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:
     """As torchattacks' BIM rounds it."""
     low, high = (x - radius).clamp_min(0), x + radius
-    return lambda ahead: torch.minimum(torch.maximum(ahead, low), high).clamp_max_(1)
+    return lambda ahead: torch.maximum(ahead, low).minimum(high).clamp_max_(1)
 
 
 def _onto_ball(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:

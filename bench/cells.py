@@ -12,7 +12,7 @@ from bench.training.job import canonical, slug
 
 SHARD = 250  # examples; cut at fixed offsets of the test set, never from --examples
 SCHEMA = 1
-ENGINES = {"reference": 2, "packed": 1}  # how outcomes are computed, and its version (bench.outcomes, bench.packed)
+ENGINES = {"reference": 2, "packed": 2}  # how outcomes are computed, and its version (bench.outcomes, bench.packed)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bench.environment import device_of
 
 FEW = 8  # images that a model with convolutions is timed on, on a CPU
 LONG = 1.0  # seconds after which nothing is timed once more
-LANES = 8  # that gain from each other's company on a CPU, and bound its memory
+ROWS = 4000  # images of a forward that gain from each other's company on a CPU, and bound its memory
 ROOM = 0.4  # share of a GPU's free memory that a forward and backward may take
 WORTH = 0.9  # share of the time per image that a doubled batch must get below
 
@@ -37,13 +37,13 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
     """Measured on the first test images, on the model's own device, in about a second where the model is not huge.
 
     On a CPU the rows follow a rule, so that a number does not depend on how busy the machine was: a convolution keeps
-    it busy with one batch, anything else gains from eight lanes at once. On a GPU a batch is doubled as long as that
-    pays by a tenth and fits into memory.
+    it busy with one batch, anything else gains from thousands of images at once. On a GPU a batch is doubled as long as
+    that pays by a tenth and fits into memory.
 
     Args:
         model: in eval mode.
         batch: images of a lane's batch, which is never cut.
-        lanes: how many there are to be taken together, at most.
+        lanes: how many batches there are to be taken together, at most.
     """
     on_gpu = any(t.is_cuda for t in model.parameters())
     with frozen(model), parametrize.cached():
@@ -53,7 +53,7 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
         with torch.no_grad():
             forward = _seconds(lambda: model(x), on_gpu) / len(x)
         if not on_gpu:
-            return Pace(forward, gradient, batch if convolves else batch * max(1, min(lanes, LANES)))
+            return Pace(forward, gradient, batch if convolves else max(batch, min(lanes * batch, ROWS)))
         rows, each = batch, gradient
         while 2 * rows <= lanes * batch and _fits(x):
             x, y = x.repeat(2, 1, 1, 1), y.repeat(2)

@@ -78,7 +78,7 @@ def reproduce(
         with tempfile.TemporaryDirectory() as folder:
             elsewhere = replace(setting, store=Path(folder))
             for link in _chain(cell):
-                result = compute(elsewhere, [link], shard)
+                result = compute(elsewhere, [link], [shard])
                 if result.state != "done":
                     yield Finding(held, why=result.message)
                     break

@@ -70,12 +70,12 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     train_missing(matrix, config, device, not no_train, debug)
     add_stored_cells(matrix, config, device.type)
     setting = make_setting(config, device, debug)
-    tasks, rows = [], dict[int, int]()
+    tasks, rows, most = [], dict[int, int](), _workers(config.run.workers, device)
     for row in matrix.rows:
-        theirs, rows[id(row)] = row_tasks(row, matrix, config, setting.device, store)
+        theirs, rows[id(row)] = row_tasks(row, matrix, config, setting.device, store, most)
         tasks += theirs
     if tasks:
-        _compute_all(tasks, setting, _workers(config.run.workers, device, len(tasks)))
+        _compute_all(tasks, setting, min(most, len(tasks)))
     for row in matrix.rows:
         for cell in (*row.cells, *row.certificates):
             if not store.missing(cell, config.run.examples):
@@ -84,9 +84,8 @@ def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train
     return store
 
 
-def _workers(asked: int, device: torch.device, tasks: int) -> int:
-    automatic = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
-    return max(1, min(asked or automatic, tasks))
+def _workers(asked: int, device: torch.device) -> int:
+    return asked or (1 if device.type == "cuda" else len(os.sched_getaffinity(0)))
 
 
 def _compute_all(tasks: list[Task], setting: Setting, workers: int) -> None:
@@ -149,7 +148,7 @@ def _pool(setting: Setting, workers: int) -> Iterator[Any]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(setting,))
     try:
-        yield lambda task: pool.submit(compute, setting, task.cells, task.shard, task.rows)
+        yield lambda task: pool.submit(compute, setting, task.cells, task.shards, task.rows)
     except BrokenProcessPool as error:
         raise BenchError(
             "a worker process died (out of memory?); what was finished is kept: run again with --workers 1."
@@ -161,7 +160,7 @@ def _pool(setting: Setting, workers: int) -> Iterator[Any]:
 def _now(setting: Setting, task: Task) -> "Future[Result]":
     future: Future[Result] = Future()
     try:
-        future.set_result(compute(setting, task.cells, task.shard, task.rows))
+        future.set_result(compute(setting, task.cells, task.shards, task.rows))
     except BaseException as error:
         future.set_exception(error)
     return future

@@ -19,12 +19,12 @@ class Victim:
     Attributes:
         model: from inputs of the space to logits.
         enter: from images in [0, 1], (N, C, H, W), to inputs of the space.
-        unit: how much of the pixel range a difference of 1 in the space is, per channel (C, 1, 1).
+        unit: how much of the pixel range a difference of 1 in the space is, per channel (C, 1, 1); None: all of it.
     """
 
     model: nn.Module
     enter: Callable[[Tensor], Tensor]
-    unit: Tensor | float
+    unit: Tensor | None
 
 
 def space_of(protocol: Entry) -> Space:
@@ -35,7 +35,7 @@ def space_of(protocol: Entry) -> Space:
 def in_space(model: nn.Module, space: Space) -> Victim:
     """The model as an attack in this space meets it. Raises BenchError where it lacks the split for that."""
     if space == "pixel":
-        return Victim(model, lambda x: x, 1.0)
+        return Victim(model, lambda x: x, None)
     normalize, body = getattr(model, "normalize", None), getattr(model, "body", None)
     std = getattr(normalize, "std", None)
     if not isinstance(normalize, nn.Module) or not isinstance(body, nn.Module) or not isinstance(std, Tensor):

@@ -1,6 +1,6 @@
-"""From rows to the work that is left: shards of single cells, and of cells that are packed together."""
+"""From rows to the work that is left: a shard of a cell, or shards of all cells that are packed together."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.cells import Cell
@@ -16,12 +16,13 @@ from bench.training.loop import threads
 from bench.worker import load_model
 
 UNKNOWN = 0.01  # seconds per image of what was not predicted; the forecast corrects it
+TOGETHER = 4  # shards that packed cells are computed in at once, at most: what a kill can lose
 CASCADE = 2000  # gradients per image of a cascade, which depend on what falls: not worth counting
 
 
 @dataclass(frozen=True)
 class Task:
-    """One shard of one cell, or of all cells of a row that are packed together.
+    """One shard of one cell, or some shards of all cells of a row that are packed together.
 
     Attributes:
         kind: what its prediction is wrong alike with.
@@ -31,14 +32,19 @@ class Task:
 
     row: Row
     cells: tuple[Cell, ...]
-    shard: int
+    shards: tuple[int, ...]
     kind: Kind
     seconds: float
     rows: int
 
 
-def row_tasks(row: Row, matrix: Matrix, config: Config, device: str, store: Store) -> tuple[list[Task], int]:
-    """What a row lacks, a nested cell behind the next smaller radius that it goes on from; and images per forward."""
+def row_tasks(
+    row: Row, matrix: Matrix, config: Config, device: str, store: Store, workers: int
+) -> tuple[list[Task], int]:
+    """What a row lacks, a nested cell behind the next smaller radius that it goes on from; and images per forward.
+
+    Packed cells are computed several shards at once where larger batches pay and every worker has a task.
+    """
     examples, keep = config.run.examples, config.run.keep_adversarial
     cells = [*row.cells, *row.certificates]
     missing = {cell.key(): store.missing(cell, examples, keep) for cell in cells}
@@ -52,11 +58,30 @@ def row_tasks(row: Row, matrix: Matrix, config: Config, device: str, store: Stor
     ]
     tasks = []
     for group in groups:
-        for shard in sorted({shard for cell in group for shard in missing[cell.key()]}):
-            lacking = tuple(cell for cell in group if shard in missing[cell.key()])
-            took = sum(seconds.get(cell.key(), UNKNOWN) for cell in lacking) * len(lacking[0].rows(shard))
-            tasks.append(Task(row, lacking, shard, _kind(lacking, row), took, rows))
+        pieces = _pieces(
+            group, {cell.key(): missing[cell.key()] for cell in group}, rows > config.run.batch_size, workers
+        )
+        for lacking, shards in pieces:
+            images = sum(len(lacking[0].rows(shard)) for shard in shards)
+            took = sum(seconds.get(cell.key(), UNKNOWN) for cell in lacking) * images
+            tasks.append(Task(row, lacking, shards, _kind(lacking, row), took, rows))
     return sorted(tasks, key=lambda task: task.cells[0].eps if task.cells[0].smaller else 0), rows
+
+
+def _pieces(
+    group: Sequence[Cell], missing: Mapping[str, Sequence[int]], larger: bool, workers: int
+) -> list[tuple[tuple[Cell, ...], tuple[int, ...]]]:
+    """Which cells of a group are computed together in which shards; with `larger`, in several at once."""
+    wanted = sorted({shard for shards in missing.values() for shard in shards})
+    most = min(TOGETHER, -(-len(wanted) // workers)) if larger else 1
+    found: list[tuple[tuple[Cell, ...], tuple[int, ...]]] = []
+    for shard in wanted:
+        lacking = tuple(cell for cell in group if shard in missing[cell.key()])
+        if found and found[-1][0] == lacking and len(found[-1][1]) < most:
+            found[-1] = lacking, (*found[-1][1], shard)
+        else:
+            found.append((lacking, (shard,)))
+    return found
 
 
 def _kind(cells: Sequence[Cell], row: Row) -> Kind:
@@ -73,7 +98,7 @@ def _predict(
     try:
         with threads(1):  # as in a worker
             net = load_model(first.source, data, device, first.identity["model"]["weights"])
-            speed = pace(net, data, batch, sum(cell.packed for cell in row.cells))
+            speed = pace(net, data, batch, TOGETHER * sum(cell.packed for cell in row.cells))
     except Exception:
         return {}, batch  # whoever computes the cells says what is wrong with the model
     seconds = {cell.key(): speed.gradient for cell in row.certificates}

@@ -1,4 +1,4 @@
-"""Computing one shard: in this process, or in a worker that only gets picklable facts."""
+"""Computing shards: in this process, or in a worker that only gets picklable facts."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,8 +94,8 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def compute(setting: Setting, cells: Sequence[Cell], shard: int, rows: int = 0) -> Result:
-    """Compute and store one shard of one cell, or of several packed ones of the same model, data, space and seed.
+def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows: int = 0) -> Result:
+    """Compute and store shards of one cell, or of several packed ones of the same model, data, space and seed.
 
     What is there is left alone, and what another process is at: then the state is `busy`. A model or attack that
     raises fails alone: its message comes back as a result, and packed cells are then tried one by one. A full disk or
@@ -104,37 +105,48 @@ def compute(setting: Setting, cells: Sequence[Cell], shard: int, rows: int = 0) 
         rows: images per forward of packed cells, at most; 0: a batch.
     """
     store, started = Store(setting.store), time.monotonic()
-    claims = [(cell, store.claim(cell, shard)) for cell in cells]
+    claims = [(cell, shard, store.claim(cell, shard)) for shard in shards for cell in cells]
     try:
-        mine = [cell for cell, lock in claims if lock and not store.has(cell, shard, setting.keep_images)]
-        if any(cell.smaller is not None and not store.has(cell.smaller, shard) for cell in mine):
-            return Result("busy")  # it goes on from there
-        if mine:
-            problems = _compute(setting, store, mine, shard, rows)
-            if len(problems) == len(mine) > 1:
-                problems = [problem for cell in mine for problem in _compute(setting, store, [cell], shard, rows)]
+        mine: dict[tuple[Cell, ...], list[int]] = {}
+        for shard in shards:
+            lacking = tuple(
+                cell
+                for cell, place, lock in claims
+                if place == shard and lock and not store.has(cell, shard, setting.keep_images)
+            )
+            if any(cell.smaller is not None and not store.has(cell.smaller, shard) for cell in lacking):
+                return Result("busy")  # it goes on from there
+            if lacking:
+                mine.setdefault(lacking, []).append(shard)
+        for lacking, places in mine.items():
+            problems = _compute(setting, store, lacking, places, rows)
+            if len(problems) == len(lacking) > 1:
+                problems = [problem for cell in lacking for problem in _compute(setting, store, [cell], places, rows)]
             if problems:
-                return Result("failed", next(iter(problems)))
-        busy = any(lock is None for _, lock in claims)
+                return Result("failed", problems[0])
+        busy = any(lock is None for *_, lock in claims)
         return Result("busy" if busy else "done", seconds=time.monotonic() - started if mine else None)
     finally:
-        for _, lock in claims:
+        for *_, lock in claims:
             if lock is not None:
                 store.release(lock)
 
 
-def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shard: int, rows: int) -> list[str]:
-    """Compute and file a shard of every cell; returns what kept cells from it, one line each."""
+def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequence[int], rows: int) -> list[str]:
+    """Compute and file shards of every cell; returns what kept cells from it, one line each."""
     try:
-        found = _evaluate(setting, store, cells, shard, rows)
+        found = _evaluate(setting, store, cells, shards, rows)
     except Exception as error:
         _models.clear()  # whatever failed may have left its mark on the model
         if setting.debug and not isinstance(error, BenchError | ContractError):
             raise
         why = str(error) if isinstance(error, BenchError | ContractError) else first_line(error)
         return [f"{cell.attack_label}: {why}" for cell in cells]
-    filed = [(cell, _file(store, setting, cell, shard, one)) for cell, one in zip(cells, found, strict=True)]
-    return [f"{cell.attack_label}: {problem}" for cell, problem in filed if problem]
+    problems = []
+    for cell, theirs in zip(cells, found, strict=True):
+        filed = [_file(store, setting, cell, shard, one) for shard, one in zip(shards, theirs, strict=True)]
+        problems += [f"{cell.attack_label}: {problem}" for problem in filed if problem][:1]
+    return problems
 
 
 def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: Found) -> str:
@@ -162,27 +174,54 @@ def _keeps(setting: Setting, cell: Cell) -> bool:
     return (setting.keep_images or cell.nested) and not cell.certificate
 
 
-def _evaluate(setting: Setting, store: Store, cells: Sequence[Cell], shard: int, rows: int) -> list[Found]:
-    cell = cells[0]
-    data = _data(setting, cell.dataset)
-    net = load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
+def _evaluate(
+    setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequence[int], rows: int
+) -> list[list[Found]]:
+    """Per cell what was found in each shard."""
+    if not cells[0].packed:
+        return [[_single(setting, store, cell, shard) for shard in shards] for cell in cells]
+    cell, here = cells[0], [index for shard in shards for index in cells[0].rows(shard)]
+    data, net = _data_and_model(setting, cell)
+    lanes = [(attack[one.attack].traits["lane"](**one.attack_options), float(one.eps)) for one in cells]
+    kept = [list[Tensor]() for _ in cells]
+    found = evaluate_packed(
+        net,
+        data.images.classes,
+        lanes,
+        data.x_test[here],
+        data.y_test[here],
+        here,
+        lambda indices: Draws(cell.seed, data.test_hash, indices),
+        max(cell.batch, min(rows, len(here))),
+        max(cell.batch, rows),
+        space_of(protocol[cell.protocol]),
+        kept if any(_keeps(setting, one) for one in cells) else None,
+    )
+    sizes = [len(cell.rows(shard)) for shard in shards]
+    return [_apart(*one, images, sizes) for one, images in zip(found, kept, strict=True)]
+
+
+def _apart(outcomes: Outcomes, budget: Budget, images: list[Tensor], sizes: list[int]) -> list[Found]:
+    """What was found in several shards at once, shard by shard; the budget in proportion to their sizes."""
+    ends = np.cumsum(sizes)[:-1]
+    columns = {name: np.split(column, ends) for name, column in outcomes.items()}
+    pictures = torch.cat(images).split(sizes) if images else [None] * len(sizes)
+    return [
+        Found({name: parts[k] for name, parts in columns.items()}, spent, [] if shown is None else [shown])
+        for k, (spent, shown) in enumerate(zip(budget.shared([float(size) for size in sizes]), pictures, strict=True))
+    ]
+
+
+def _single(setting: Setting, store: Store, cell: Cell, shard: int) -> Found:
+    data, net = _data_and_model(setting, cell)
     here = cell.rows(shard)
     x, y = data.x_test[here.start : here.stop], data.y_test[here.start : here.stop]
     if cell.certificate:
-        return [Found(*certify(net, data.images.classes, x, y, float(cell.eps), here, cell.batch), [])]
+        return Found(*certify(net, data.images.classes, x, y, float(cell.eps), here, cell.batch), [])
 
     def draws(indices: Sequence[int]) -> Draws:
         return Draws(cell.seed, data.test_hash, indices)
 
-    space = space_of(protocol[cell.protocol])
-    if cell.packed:
-        lanes = [(attack[one.attack].traits["lane"](**one.attack_options), float(one.eps)) for one in cells]
-        kept = [list[Tensor]() for _ in cells]
-        found = evaluate_packed(
-            net, data.images.classes, lanes, x, y, here, draws, cell.batch, rows or cell.batch, space,
-            kept if any(_keeps(setting, one) for one in cells) else None,
-        )  # fmt: skip
-        return [Found(*one, images) for one, images in zip(found, kept, strict=True)]
     twin = earlier = None
     if cell.twin is not None:
         twin = load_model(cell.twin, data, setting.device, cell.identity["twin"]["weights"])
@@ -200,18 +239,19 @@ def _evaluate(setting: Setting, store: Store, cells: Sequence[Cell], shard: int,
         here,
         draws,
         cell.batch,
-        space,
+        space_of(protocol[cell.protocol]),
         store.shelf(cell, shard),
         final if _keeps(setting, cell) else None,
         twin,
         earlier,
     )
-    return [Found(outcomes, budget, final)]
+    return Found(outcomes, budget, final)
 
 
-def _data(setting: Setting, name: str) -> Dataset:
-    declared = setting.declared.get(name)
-    return _cached_data(name, setting.data, json.dumps(declared) if declared else "")
+def _data_and_model(setting: Setting, cell: Cell) -> tuple[Dataset, nn.Module]:
+    declared = setting.declared.get(cell.dataset)
+    data = _cached_data(cell.dataset, setting.data, json.dumps(declared) if declared else "")
+    return data, load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
 
 
 @lru_cache(maxsize=2)

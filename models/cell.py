@@ -83,6 +83,10 @@ class Folded:
         right = (a > 0).to(a.dtype)
         return (torch.addmm(c, a.relu_(), self.outer.mT) > 0) * self.scale, right
 
+    def input_adjoint(self, u: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """(∂f/∂h)ᵀu, (N, n)."""
+        return left * u
+
     def adjoint(self, u: Tensor, left: Tensor, right: Tensor, g: Tensor, *, out: Tensor | None = None) -> Tensor:
         """(∂f/∂z)ᵀu + g, (N, n), at the slopes l and r, into `out` where it is given."""
         return torch.addmm(g, ((left * u) @ self.outer).mul_(right), self.inner, out=out)

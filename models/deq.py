@@ -156,7 +156,7 @@ class DEQBody(nn.Module):
 
     def _field(self, z: Tensor, h: Tensor) -> Tensor:
         z, h = z.detach(), h.detach()
-        return self.equilibrium.cell(z, h).detach() - z
+        return self.equilibrium.value(z, h) - z
 
 
 def _build(images: Images, options: DEQOptions, stabilised: Stabilised | None = None) -> nn.Module:

@@ -40,9 +40,7 @@ def fold_sequence(layers: nn.Sequential) -> None:
     """`fold_pairs` for every convolution or linear layer that is followed by a batch normalisation."""
     kinds = (nn.Conv2d, nn.Linear), (nn.BatchNorm1d, nn.BatchNorm2d)
     neighbours = pairwise(list(layers.named_children()))
-    fold_pairs(
-        layers, [(a, b) for (a, x), (b, y) in neighbours if isinstance(x, kinds[0]) and isinstance(y, kinds[1])]
-    )
+    fold_pairs(layers, [(a, b) for (a, x), (b, y) in neighbours if isinstance(x, kinds[0]) and isinstance(y, kinds[1])])
 
 
 def fold_scale(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:

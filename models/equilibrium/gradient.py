@@ -4,10 +4,11 @@ Every method returns z* itself and differs only in what backward does with it.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.counting import count, counted
 from models.equilibrium.accelerated import accelerate
@@ -17,6 +18,8 @@ from models.precision import full_precision
 
 GradientName = Literal["exact", "implicit", "unrolled", "phantom", "one-step"]
 Linear = Callable[[Tensor], Tensor]
+NO_SECOND = "gradient={} has no second derivative; use gradient=unrolled for create_graph"
+ADJOINT_PERIOD = 7  # steps between the adjoint's extrapolations, each of which looks at all of them
 FEW = 48  # samples up to which batched LU is the faster way to an exact adjoint (64 units, one CPU thread)
 
 
@@ -36,6 +39,8 @@ class FoldedCell(Protocol):
     def inject(self, h: Tensor) -> Tensor: ...
 
     def slopes(self, z: Tensor, c: Tensor) -> tuple[Tensor, ...]: ...
+
+    def input_adjoint(self, u: Tensor, *slopes: Tensor) -> Tensor: ...
 
     def adjoint(self, u: Tensor, *slopes_and_g: Tensor, out: Tensor | None = None) -> Tensor: ...
 
@@ -82,6 +87,8 @@ def attach(
     `exact` and `implicit` have no second derivative; asking for one raises RuntimeError.
     """
     z_star = z_star.detach()
+    if method == "exact" and isinstance(cell, Foldable) and not image and len(h) > FEW and _fixed(cell):
+        return cast(Tensor, _Folded.apply(h, z_star, cell, counted()))
     value = cell(z_star, h, track)
     count(f_evaluations=len(h))
     result = value.detach() if image else z_star
@@ -97,7 +104,7 @@ def attach(
 
     def adjoint(gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            raise RuntimeError(f"gradient={method} has no second derivative; use gradient=unrolled for create_graph")
+            raise RuntimeError(NO_SECOND.format(method))
         # An attack inside a recipe differentiates while the recipe's autocast is on.
         with there(), full_precision(gradient) as exact:
             count(vjps=len(gradient))
@@ -105,6 +112,39 @@ def attach(
 
     value.register_hook(adjoint)
     return with_value(value, result)
+
+
+def _fixed(cell: Cell) -> bool:
+    """Whether the cell is as an attack has it: in eval mode, none of its parameters to be differentiated."""
+    return isinstance(cell, nn.Module) and not cell.training and not any(p.requires_grad for p in cell.parameters())
+
+
+class _Folded(torch.autograd.Function):
+    """z* of a folded cell whose parameters are fixed: backward needs the slopes at z*, and nothing of f's own graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, z_star: Tensor, cell: Cell, there: Callable[[], AbstractContextManager[None]]
+    ) -> Tensor:
+        ctx.save_for_backward(h, z_star)
+        ctx.cell, ctx.there = cell, there
+        return z_star.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(NO_SECOND.format("exact"))
+        h, z_star = ctx.saved_tensors
+        folded = ctx.cell.folded()
+        with ctx.there(), full_precision(gradient) as exact:
+            count(vjps=len(exact))
+            slopes = folded.slopes(z_star, folded.inject(h))
+            return (
+                folded.input_adjoint(_iterated(ctx.cell, folded, z_star, h, exact, slopes), *slopes),
+                None,
+                None,
+                None,
+            )
 
 
 def with_value(differentiable: Tensor, value: Tensor) -> Tensor:
@@ -122,14 +162,17 @@ def _apply(cell: Cell, z: Tensor, h: Tensor, steps: int) -> Tensor:
 def _exact(cell: Cell, z: Tensor, h: Tensor) -> Linear:
     def solve_adjoint(gradient: Tensor) -> Tensor:
         if isinstance(cell, Foldable) and len(z) > FEW:
-            return _iterated(cell, cell.folded(), z, h.detach(), gradient)
+            folded, h_fixed = cell.folded(), h.detach()
+            return _iterated(cell, folded, z, h_fixed, gradient, folded.slopes(z, folded.inject(h_fixed)))
         return _by_lu(cell, z, h.detach(), gradient)
 
     return solve_adjoint
 
 
 @torch.no_grad()
-def _iterated(cell: Cell, folded: FoldedCell, z: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+def _iterated(
+    cell: Cell, folded: FoldedCell, z: Tensor, h: Tensor, gradient: Tensor, slopes: tuple[Tensor, ...]
+) -> Tensor:
     info = torch.finfo(z.dtype)
     # A confident model's gradients are so small that their squares vanish.
     size = gradient.abs().amax(1, keepdim=True).clamp_min(info.tiny)
@@ -138,9 +181,9 @@ def _iterated(cell: Cell, folded: FoldedCell, z: Tensor, h: Tensor, gradient: Te
     solution = accelerate(
         folded.adjoint,
         unit,
-        (*folded.slopes(z, folded.inject(h)), unit),
-        memory=9,
-        period=5,
+        (*slopes, unit),
+        memory=ADJOINT_PERIOD,
+        period=ADJOINT_PERIOD,
         beta=1.0,
         tol=tol,
         max_iter=40,

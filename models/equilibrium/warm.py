@@ -44,6 +44,11 @@ def start_for(h: Tensor) -> Tensor:
     return torch.zeros_like(h)
 
 
+def searching() -> bool:
+    """Whether someone keeps the states, to start from them again."""
+    return _warm.get() is not None
+
+
 def remember(z: Tensor) -> Tensor:
     """Called by a layer with the state it found; hands it back."""
     warm = _warm.get()

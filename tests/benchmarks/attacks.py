@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.attacks --model lyadeq --dataset mnist --data-dir data --checkpoints results/checkpoints
 
-prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the same
-weights and counts robust accuracy. Each has a process of its own with one thread: ours prepared as the program prepares
-its workers, the others as Python starts. They take turns; times are medians of the processes' CPU time, which a busy
-machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards would take if
-nothing else took time: their number, times the time of one in a batch of its own, in the engine's process.
+prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the
+same weights and counts robust accuracy. Each has a process of its own with one thread: ours prepared as the program
+prepares its workers, the others as Python starts. They take turns; times are medians of the processes' CPU time, which
+a busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards would
+take if nothing else took time: their number, times the time of one in a batch of its own, in its process.
 """
 
 import argparse
@@ -33,11 +33,13 @@ from attacks.climb import input_gradient
 from attacks.contract import frozen
 from attacks.draws import Draws
 from attacks.protocols import paper
+from bench.cells import SHARD
 from bench.data.load import Dataset, as_pixels
 from bench.heap import keep_freed
 from bench.pace import pace
 from bench.packed import Lanes, evaluate_packed
 from bench.registry import attack
+from bench.tasks import TOGETHER
 from models.equilibrium.warm import warm_start
 from models.folding import folded
 from tests.benchmarks.trained import options, trained
@@ -68,9 +70,10 @@ def ours(net: nn.Module, data: Dataset, count: int, batch: int) -> Took:
             lanes.append((attack[name].traits["lane"](**attack[name].resolve(given)), float(radius)))
     packed: Lanes = lanes  # type: ignore[assignment]
     x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
-    rows = pace(net, data, batch, lanes=len(lanes)).rows
+    rows = pace(net, data, batch, lanes=TOGETHER * len(lanes)).rows
     start = time.process_time()
-    found = evaluate_packed(net, data.images.classes, packed, x, y, range(count), draws, batch, rows)
+    together = batch if rows == batch else min(count, TOGETHER * SHARD)
+    found = evaluate_packed(net, data.images.classes, packed, x, y, range(count), draws, together, rows)
     seconds = time.process_time() - start
     robust = {
         name: float(((one["adversarial"] == one["label"]) & (one["clean"] == one["label"])).mean())
@@ -155,7 +158,9 @@ def prepare(side: str, given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     if side == OURS:
         keep_freed()
-    _side.update(zip(("net", "data"), trained(given.model, given.dataset, given.data_dir, given.checkpoints), strict=True))
+    _side.update(
+        zip(("net", "data"), trained(given.model, given.dataset, given.data_dir, given.checkpoints), strict=True)
+    )
 
 
 def measure(side: str, count: int, batch: int) -> Took:
@@ -203,7 +208,9 @@ def main() -> None:
         [side, t, t / times[OURS], *(100 * v for v in (found[side][0].robust.values() if side in found else ()))]
         for side, t in times.items()
     ]
-    print(f"{given.model} on {given.dataset}, {count} images in batches of {given.batch}, {did.rows} rows a forward, one")
+    print(
+        f"{given.model} on {given.dataset}, {count} images in batches of {given.batch}, {did.rows} rows a forward, one"
+    )
     print(f"thread, torch {torch.__version__}, medians of {given.repeats}; robust accuracy in % by attack and 255ε\n")
     print(tabulate(rows, head, tablefmt="github", floatfmt=("", ".2f", ".2f", *[".1f"] * 8)))
     print(f"\n{did.backwards / count:.1f} gradients and {(did.forwards - did.backwards) / count:.1f} forwards more an")
