@@ -8,15 +8,13 @@ differently.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from attacks.draws import Draws
-from models.equilibrium.warm import States, warm_start
 
 # From x and radius (N, 1, 1, 1): what takes an iterate to the nearest image of the ball and of the pixel range.
 Projection = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
@@ -52,22 +50,14 @@ class Climbed:
 
 @dataclass
 class _Track:
-    """An iterate, the lanes that it is the iterate of, and where the model's equilibria ended at the one before."""
+    """An iterate, and the lanes that it is the iterate of."""
 
     lanes: list[int]
     images: Tensor
-    states: States = field(default_factory=list)
 
 
 def climb(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    lanes: Sequence[tuple[Lane, Tensor]],
-    draws: Draws,
-    *,
-    rows: int,
-    warm: bool = False,
+    model: nn.Module, x: Tensor, y: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws, *, rows: int
 ) -> Climbed:
     """Run all lanes, each with its radius per example, (N,); the last iterates count.
 
@@ -77,7 +67,6 @@ def climb(
         lanes: the attacks; in the result in the same order.
         draws: the examples' random draws.
         rows: images per forward, at most; less than N counts as N, so that no lane's batch is ever cut.
-        warm: start an image's equilibria where those of its image before ended (`models.equilibrium.warm`).
     """
     result, gradients = [x] * len(lanes), [0.0] * len(lanes)
     if not len(x):
@@ -95,12 +84,12 @@ def climb(
             if track.lanes:
                 going.append(track)
         tracks, step = [], step + 1
-        for track, sign in zip(going, _signs(model, going, y, rows, warm), strict=True):
+        for track, sign in zip(going, _signs(model, going, y, rows), strict=True):
             alpha = lanes[track.lanes[0]][0].alpha
             ahead = torch.add(track.images, sign, alpha=alpha)
             shared = [lane for lane in track.lanes if step * (alpha + ROUNDING) < INSIDE * least[lane]]
             for group in [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]:
-                tracks.append(_Track(group, projections[group[0]](ahead), track.states))
+                tracks.append(_Track(group, projections[group[0]](ahead)))
             for lane in track.lanes:
                 gradients[lane] += 1 / len(track.lanes)
     return Climbed(result, gradients)
@@ -110,7 +99,8 @@ def _starts(x: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws) -> li
     """One track for all lanes that make the same steps while they are inside their balls; one for each other lane."""
     # Outside [0, 1] (normalised tensors) the very first projection may move an image, and by the radius.
     pixels = bool(((x >= 0) & (x <= 1)).all())
-    units = {lane.restart: draws.unit(x.shape[1:], lane.restart).to(x) for lane, _ in lanes if lane.restart is not None}
+    restarts = {lane.restart for lane, _ in lanes if lane.restart is not None}
+    units = {restart: draws.unit(x.shape[1:], restart).to(x) for restart in restarts}
     tracks: dict[object, _Track] = {}
     for number, (lane, eps) in enumerate(lanes):
         if lane.restart is None:
@@ -122,7 +112,7 @@ def _starts(x: Tensor, lanes: Sequence[tuple[Lane, Tensor]], draws: Draws) -> li
     return list(tracks.values())
 
 
-def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int, warm: bool) -> list[Tensor]:
+def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list[Tensor]:
     """The sign of every track's input gradient, as many tracks a forward as `rows` has room for."""
     together = max(1, rows // len(y))
     found: list[Tensor] = []
@@ -130,20 +120,8 @@ def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int, warm: b
         part = tracks[first : first + together]
         images = part[0].images if len(part) == 1 else torch.cat([track.images for track in part])
         labels = y if len(part) == 1 else y.repeat(len(part))
-        with warm_start(_joined(part)) if warm else nullcontext(States()) as states:
-            found += input_gradient(model, images, labels, len(y)).sign_().split(len(y))
-        # A layer that is run on other rows than the images cannot be told whose states it has.
-        apart = [state.split(len(y)) for state in states if len(state) == len(images)]
-        for number, track in enumerate(part):
-            track.states = [state[number] for state in apart] if len(apart) == len(states) else []
+        found += input_gradient(model, images, labels, len(y)).sign_().split(len(y))
     return found
-
-
-def _joined(tracks: list[_Track]) -> States:
-    """Per equilibrium layer the states of several tracks; none where a track has none."""
-    if not all(track.states for track in tracks):
-        return []
-    return [torch.cat(layer) for layer in zip(*(track.states for track in tracks), strict=True)]
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, per: int = 0) -> Tensor:

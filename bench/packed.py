@@ -47,8 +47,7 @@ def evaluate_packed(
 
     Images that are misclassified clean are not attacked, since no attack can break them: they stand in the outcomes
     with the clean prediction and an `linf` of 0. A gradient that several lanes share is divided among their budgets.
-    Gradients are those of the model's folded form (`models.folding`), its equilibria started where those of the step
-    before ended; verdicts are the model's own, from nothing.
+    Gradients are those of the model's folded form (`models.folding`), verdicts are the model's own.
     """
     if len(lanes) > TOGETHER:
         return [
@@ -109,7 +108,7 @@ def _attack(
     def search(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
         n = len(x) // count
         each = [(lane, radius) for (lane, _), radius in zip(lanes, eps.split(n), strict=True)]
-        climbed = climb(model, x[:n], y[:n], each, draws, rows=rows, warm=True)
+        climbed = climb(model, x[:n], y[:n], each, draws, rows=rows)
         took[:] = climbed.gradients
         return torch.cat(climbed.images)
 

@@ -107,18 +107,20 @@ def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows
     store, started = Store(setting.store), time.monotonic()
     claims = [(cell, shard, store.claim(cell, shard)) for shard in shards for cell in cells]
     try:
-        mine: dict[tuple[Cell, ...], list[int]] = {}
+        mine: list[tuple[list[Cell], list[int]]] = []
         for shard in shards:
-            lacking = tuple(
+            lacking = [
                 cell
                 for cell, place, lock in claims
                 if place == shard and lock and not store.has(cell, shard, setting.keep_images)
-            )
+            ]
             if any(cell.smaller is not None and not store.has(cell.smaller, shard) for cell in lacking):
                 return Result("busy")  # it goes on from there
-            if lacking:
-                mine.setdefault(lacking, []).append(shard)
-        for lacking, places in mine.items():
+            if mine and mine[-1][0] == lacking:
+                mine[-1][1].append(shard)
+            elif lacking:
+                mine.append((lacking, [shard]))
+        for lacking, places in mine:
             problems = _compute(setting, store, lacking, places, rows)
             if len(problems) == len(lacking) > 1:
                 problems = [problem for cell in lacking for problem in _compute(setting, store, [cell], places, rows)]

@@ -11,13 +11,11 @@ from models.equilibrium.accelerated import accelerate
 from models.equilibrium.gradient import Cell, Foldable, GradientName, attach
 from models.equilibrium.methods import SolverName, make_method
 from models.equilibrium.solve import Solution, solve, solve_together
-from models.equilibrium.warm import remember, searching, start_for
 from models.noting import note
 from models.precision import full_precision
 
 FallbackName = Literal["none", "newton"]
 PERIOD = 3  # steps of the solver `alternating` between extrapolations
-SEARCH_PERIOD = 7  # in a search: a fourth less time, for a few per mille more samples that the fallback has to solve
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Solver:
 
 
 class Equilibrium(nn.Module):
-    """h (N, n) to the fixed point z* (N, n) of a cell, from z⁰ = 0 or where a search says (`models.equilibrium.warm`).
+    """h (N, n) to the fixed point z* (N, n) of a cell, from z⁰ = 0.
 
     In eval mode samples are solved independently of each other. In training batch statistics couple
     them: they are solved together, and one evaluation of f, at the fixed point, updates the running
@@ -57,7 +55,7 @@ class Equilibrium(nn.Module):
         with full_precision(h) as inputs:
             return attach(
                 self._cell,
-                remember(note(self.solve(inputs)).z),
+                note(self.solve(inputs)).z,
                 inputs,
                 method=settings.gradient,
                 tol=settings.gradient_tol,
@@ -94,7 +92,7 @@ class Equilibrium(nn.Module):
         return solve_together(coupled, torch.zeros_like(h), method, tol=settings.tol, max_iter=settings.max_iter)
 
     def _apart(self, h: Tensor, settings: Solver) -> Solution:
-        cell, z0 = self._cell, start_for(h)
+        cell, z0 = self._cell, torch.zeros_like(h)
         if settings.method == "alternating":
             folded = cell.folded() if isinstance(cell, Foldable) else None
 
@@ -106,7 +104,7 @@ class Equilibrium(nn.Module):
                 z0,
                 (folded.inject(h) if folded else h,),
                 memory=settings.memory,
-                period=SEARCH_PERIOD if searching() else PERIOD,
+                period=PERIOD,
                 beta=settings.beta,
                 tol=settings.tol,
                 max_iter=settings.max_iter,

@@ -40,7 +40,6 @@ from bench.pace import pace
 from bench.packed import Lanes, evaluate_packed
 from bench.registry import attack
 from bench.tasks import TOGETHER
-from models.equilibrium.warm import warm_start
 from models.folding import folded
 from tests.benchmarks.trained import options, trained
 
@@ -130,24 +129,20 @@ def textbook(net: nn.Module) -> Iterator[None]:
 
 
 def floor(net: nn.Module, data: Dataset, batch: int, rows: int, repeats: int = 9) -> tuple[float, float]:
-    """CPU seconds per image of a verdict's forward, and of a gradient as the engine takes it from its second step on:
-    of the folded model, its equilibria started where those of the image before ended."""
+    """CPU seconds per image of a verdict's forward, and of a gradient of the folded model."""
     many = max(1, rows // batch) * batch
     x, y, quick = as_pixels(data.x_test[:many]), data.y_test[:many], folded(net)
-    times: dict[str, list[float]] = {"forward": [], "gradient": []}
+    forward, gradient = list[float](), list[float]()
     with frozen(net), frozen(quick), parametrize.cached():
-        with warm_start() as states:
-            step = input_gradient(quick, x, y).sign() / 255
         for _ in range(repeats):
             start = time.process_time()
             with torch.no_grad():
                 net(x)
             middle = time.process_time()
-            with warm_start(states):
-                input_gradient(quick, (x + step).clamp_(0, 1), y)
-            times["forward"].append(middle - start)
-            times["gradient"].append(time.process_time() - middle)
-    return statistics.median(times["forward"]) / many, statistics.median(times["gradient"]) / many
+            input_gradient(quick, x, y)
+            forward.append(middle - start)
+            gradient.append(time.process_time() - middle)
+    return statistics.median(forward) / many, statistics.median(gradient) / many
 
 
 _side: dict[str, object] = {}

@@ -23,6 +23,11 @@ def run(cell: ImplicitCell, h: Tensor, **changes: Any) -> Solution:
     return accelerate(folded, torch.zeros_like(h), (folded.inject(h),), **settings)
 
 
+def adjoint(cell: ImplicitCell, z: Tensor, h: Tensor, g: Tensor) -> Tensor:
+    folded = cell.folded()
+    return _iterated(cell, folded, z, h, g, folded.slopes(z, folded.inject(h)))
+
+
 def test_folded_is_the_cell(cell: ImplicitCell, h: Tensor, truth: Tensor) -> None:
     folded, z = cell.folded(), truth + 0.1 * h
     torch.testing.assert_close(folded(z, folded.inject(h)), cell(z, h), rtol=0, atol=1e-13)
@@ -111,10 +116,10 @@ def test_iterated_adjoint_is_lus(cell: ImplicitCell, h: Tensor, truth: Tensor) -
     g = torch.randn(h.shape, dtype=h.dtype, generator=torch.Generator().manual_seed(3))
     g[0], g[1] = 0, g[1] * 1e-200  # its square is no number of float64
     exact = _by_lu(cell, truth, h, g)
-    found = _iterated(cell, cell.folded(), truth, h, g)
+    found = adjoint(cell, truth, h, g)
     assert float(((found - exact).norm(dim=1) / exact.norm(dim=1).clamp_min(1e-300)).max()) < 1e-11
     single, arguments = copy.deepcopy(cell).float(), [t.float() for t in (truth, h, g)]
-    found = _iterated(single, single.folded(), *arguments).double()
+    found = adjoint(single, *arguments).double()
     assert float(((found - exact).norm(dim=1) / exact.norm(dim=1))[2:].max()) < 1e-5
 
 
@@ -123,7 +128,7 @@ def test_an_adjoint_that_does_not_converge_is_solved_by_lu(cell: ImplicitCell, h
     expansive.outer.weight.mul_(40)
     g = torch.ones_like(h)
     assert float(torch.linalg.eigvals(expansive.jacobian(truth, h)).abs().max()) > 10
-    found = _iterated(expansive, expansive.folded(), truth, h, g)
+    found = adjoint(expansive, truth, h, g)
     torch.testing.assert_close(found, _by_lu(expansive, truth, h, g), rtol=1e-8, atol=1e-8)
 
 
