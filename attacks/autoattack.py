@@ -56,17 +56,23 @@ def stages(**options: Any) -> dict[str, Search]:
     return {name: partial(_stage, name, chosen) for name in chosen.attacks.split("+")}
 
 
+def folds(**options: Any) -> bool:
+    """Whether the folded model is searched: by our engine alone."""
+    return Options(**options).engine == "compact"
+
+
 @attack(
     "autoattack",
-    version=f"2-pyautoattack-{version('pyautoattack')}",
+    version=f"3-pyautoattack-{version('pyautoattack')}",
     options=Options,
     stages=stages,
+    folds=folds,
     engines=("engine",),
     label="AutoAttack",
 )
 def autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:
     """AutoAttack (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T and Square, each on what is still standing."""
-    return Cascade(stages(**options))(model, x, y, eps, draws)
+    return Cascade(stages(**options), folded=folds(**options))(model, x, y, eps, draws)
 
 
 def _stage(name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:

@@ -39,10 +39,13 @@ class Cascade:
         stages: the searches by name.
         warm: keep, of an example that still stands, the image of the largest margin found so far instead of the
             clean one, and hand it to each stage as `start`.
+        folded: let the stages search on the model's folded form, where it has one (`models.folding`). What they found
+            is judged by the model itself.
     """
 
     stages: Mapping[str, Search]
     warm: bool = False
+    folded: bool = False
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
         """The whole cascade at once."""
@@ -69,13 +72,15 @@ class Cascade:
         images = x.clone() if trail.images is None else trail.images.to(x)
         nothing = torch.full_like(y, STANDING, dtype=torch.int8)
         broken_by = nothing if trail.broken_by is None else trail.broken_by.to(nothing)
+        fold = getattr(model, "folded", None) if self.folded and len(x) else None
+        searched = fold(x) if fold else model
         with torch.no_grad():
             right = model(x).argmax(1) == y
         for number, search in list(enumerate(self.stages.values()))[trail.done :]:
             rows = (right & (broken_by == STANDING)).nonzero().flatten()
             if len(rows):
                 start = {"start": images[rows]} if self.warm else {}
-                found = search(model, x[rows], y[rows], eps[rows], draws.of(rows.tolist()), **start).detach()
+                found = search(searched, x[rows], y[rows], eps[rows], draws.of(rows.tolist()), **start).detach()
                 with torch.no_grad():
                     logits = model(found)
                     taken = wrong = logits.argmax(1) != y[rows]
@@ -110,5 +115,7 @@ def check_budgets(**budgets: int) -> None:
 
 def bind(entry: Entry, options: Mapping[str, Any]) -> Search:
     """A registered attack with its options bound; a Cascade where its trait `stages` builds them."""
-    stages = entry.traits.get("stages")
-    return Cascade(stages(**options), bool(entry.traits.get("warm"))) if stages else partial(entry.target, **options)
+    stages, folds = entry.traits.get("stages"), entry.traits.get("folds")
+    if not stages:
+        return partial(entry.target, **options)
+    return Cascade(stages(**options), bool(entry.traits.get("warm")), bool(folds and folds(**options)))

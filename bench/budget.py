@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attacks.apgd import find_views
 from attacks.contract import ContractError
+from models.folding import folded_for
 
 
 @dataclass
@@ -63,6 +64,10 @@ class Counted(nn.Module):
         # A view may have modules of its own, which freezing the model has not reached.
         frozen = {name: view.eval().requires_grad_(False) for name, view in found.items()}
         return {name: Counted(view, self.budget, self.classes).eval() for name, view in frozen.items()}
+
+    def folded(self, x: Tensor) -> "Counted":
+        """The model's folded form, as far as it agrees on some of x (`models.folding`)."""
+        return Counted(folded_for(self.model, x), self.budget, self.classes).eval()
 
     def forward(self, x: Tensor) -> Tensor:
         logits = cast(Tensor, self.model(x))

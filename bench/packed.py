@@ -18,7 +18,6 @@ from bench.environment import device_of
 from bench.spaces import Space, Victim, in_space
 from bench.verdict import Outcomes, columns, look
 from models.counting import counting
-from models.folding import folded_for
 
 TOGETHER = 16  # lanes at once: bounds the memory, whatever the number of radii
 
@@ -77,7 +76,7 @@ def evaluate_packed(
             before = spent()
             theirs = draws(indices[cut]).of(right.tolist())
             if search is None:
-                search = Counted(folded_for(victim.model, images), budget, classes).eval()
+                search = counted.folded(images)
             attacked, took = _attack(search, images[right], labels[right], lanes, theirs, rows, space)
             climbing.add(spent().less(before))
             gradients += took

@@ -219,4 +219,32 @@ def test_bad_options_are_told(options: dict[str, str]) -> None:
 
 
 def test_the_key_holds_pyautoattacks_version() -> None:
-    assert attack["autoattack"].implementation() == "2-pyautoattack-0.2.0"
+    assert attack["autoattack"].implementation() == "3-pyautoattack-0.2.0"
+
+
+class Misled(nn.Module):
+    """Its folded form calls everything broken; only itself may say so."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.asked = net, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits
+
+    def folded(self, x: Tensor) -> nn.Module:
+        self.asked += 1
+        return nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 10))
+
+
+def test_what_the_folded_model_finds_is_judged_by_the_model(cnn: nn.Module, images: tuple[Tensor, Tensor]) -> None:
+    net, entry = Misled(cnn), attack["autoattack"]
+    x, y = images[0][:40], images[1][:40]
+    eps, draws = torch.full((40,), 0.02), Draws(0, "folded", range(40))
+    standing = cnn(x).argmax(1) == y
+    found = bind(entry, entry.resolve({**SHORT, "attacks": "apgd-ce"}))(net, x, y, eps, draws)
+    assert net.asked == 1 and bool(standing.any())
+    assert torch.equal(found[standing & (cnn(found).argmax(1) == y)], x[standing & (cnn(found).argmax(1) == y)])
+    bind(entry, entry.resolve(REFERENCE))(net, x, y, eps, draws)
+    assert net.asked == 1, "pyautoattack has the model itself"
