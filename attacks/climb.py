@@ -120,7 +120,7 @@ def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list
         part = tracks[first : first + together]
         images = part[0].images if len(part) == 1 else torch.cat([track.images for track in part])
         labels = y if len(part) == 1 else y.repeat(len(part))
-        found += input_gradient(model, images, labels, len(y)).sign_().split(len(y))
+        found += input_gradient(model, images, labels, len(y)).sign().split(len(y))
     return found
 
 
