@@ -1,29 +1,26 @@
 """The store: one folder per cell, shards of outcomes, a manifest that says the cell is complete.
 
 A shard is written to a temporary name, flushed and renamed, so it is wholly there or not there. The
-manifest comes last. Killing the process loses at most the shards in flight.
+manifest comes last. Killing the process loses at most the shards in flight. A cell that is to be kept may have all its
+shards in one file (`compact`).
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from attacks.cascade import STANDING
 from bench.budget import Budget
 from bench.cells import SCHEMA, Cell
 from bench.environment import describe
-from bench.errors import BenchError, first_line
-from bench.files import read_json, write_atomically, write_json
+from bench.errors import BenchError
+from bench.files import read_json, write_json
+from bench.shards import count_together, read_shard, read_together, write_shard, write_together
 from bench.shelf import Shelf
 from bench.verdict import Outcomes
-
-_BUDGET = b"bench.budget"
 
 
 class Store:
@@ -50,13 +47,22 @@ class Store:
     def shard_path(self, cell: Cell, shard: int) -> Path:
         return self.cell_folder(cell) / f"shard-{shard:05}.parquet"
 
+    def together_path(self, cell: Cell) -> Path:
+        """Where all shards of a cell are that was made compact; single ones beside it are newer."""
+        return self.cell_folder(cell) / "shards.parquet"
+
+    def place(self, cell: Cell, shard: int) -> Path:
+        """The file that a shard is in, or will be."""
+        single, together = self.shard_path(cell, shard), self.together_path(cell)
+        return together if not single.exists() and shard < count_together(together) else single
+
     def images_path(self, cell: Cell, shard: int) -> Path:
         """Where the attacked images of a shard are, if they were kept."""
         return self.cell_folder(cell) / f"shard-{shard:05}.images.safetensors"
 
     def has(self, cell: Cell, shard: int, images: bool = False) -> bool:
         """Whether a shard is there, and with `images` also the attacked images, of which a certificate has none."""
-        there = self.shard_path(cell, shard).exists()
+        there = self.place(cell, shard).exists()
         return there and (not images or cell.certificate or self.images_path(cell, shard).exists())
 
     def missing(self, cell: Cell, examples: int, images: bool = False) -> list[int]:
@@ -88,12 +94,7 @@ class Store:
     def write(self, cell: Cell, shard: int, outcomes: Outcomes, budget: Budget) -> None:
         """Write one shard, and the cell's identity beside it."""
         self._write_identity(cell)
-        table = pa.table({name: pa.array(column) for name, column in outcomes.items()})
-        table = table.replace_schema_metadata({_BUDGET: json.dumps(budget.as_dict()).encode()})
-        write_atomically(
-            self.shard_path(cell, shard),
-            lambda part: pq.write_table(table, part, compression="zstd", write_page_checksum=True),
-        )
+        write_shard(self.shard_path(cell, shard), outcomes, budget)
         self.shelf(cell, shard).clear()
 
     def _write_identity(self, cell: Cell) -> None:
@@ -103,19 +104,28 @@ class Store:
 
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""
-        path = self.shard_path(cell, shard)
-        try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            budget = Budget(**json.loads((table.schema.metadata or {})[_BUDGET]))
-            outcomes = {name: table[name].to_numpy() for name in table.column_names}
-        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
-            raise BenchError(f"shard {path} is damaged ({first_line(error)}); delete it and run again.") from error
+        path = self.place(cell, shard)
+        outcomes, budget = read_shard(path) if path == self.shard_path(cell, shard) else read_together(path, shard)
         if outcomes["index"].tolist() != list(cell.rows(shard)):
             raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
         if not cell.certificate:
             # Shards written before cascades have no such column, and no stages either.
             outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
         return outcomes, budget
+
+    def compact(self, cell: Cell) -> int:
+        """Put a complete cell's shards into one file; returns how many files of single shards went into it.
+
+        A kill leaves the single files beside the new one, and nothing lost.
+        """
+        shards = range(int((self.manifest(cell) or {}).get("shards", 0)))
+        single = [path for shard in shards if (path := self.shard_path(cell, shard)).exists()]
+        if not single or self.missing(cell, cell.rows(shards[-1]).stop):
+            return 0
+        write_together(self.together_path(cell), [self.read(cell, shard) for shard in shards])
+        for path in single:
+            path.unlink()
+        return len(single)
 
     def available(self, cell: Cell) -> int:
         """How many of the first test images are there without a gap."""

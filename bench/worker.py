@@ -160,7 +160,7 @@ def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: Found) 
     if _keeps(setting, cell):
         if known and not same_outcomes(found.outcomes, store.read(cell, shard)[0]):
             return (
-                f"shard {store.shard_path(cell, shard)} holds other outcomes than this machine computes, so its "
+                f"{store.place(cell, shard)} holds other outcomes than this machine computes, so its "
                 "images cannot be kept; delete it and run again"
             )
         write_images(store.images_path(cell, shard), found.images)

@@ -7,6 +7,7 @@ import typer
 
 from bench.cli import commands
 from bench.cli.audit import audit
+from bench.cli.compact import compact
 from bench.cli.diagnose import diagnose
 from bench.cli.export import export
 from bench.cli.figure import figure
@@ -36,6 +37,7 @@ app.command("figure")(figure)
 app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.command("verify")(verify)
+app.command("compact")(compact)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.cells import SHARD
 from bench.report.inventory import inventory
 from bench.store import Store
 from tests.bench.helpers import Inside
@@ -41,11 +42,11 @@ def test_an_altered_cell_is_found(real_data: Path, inside: Inside, tmp_path: Pat
     folder = cell.store.cell_folder(cell.cell)
     copy = tmp_path / "store" / folder.relative_to(STORE)
     shutil.copytree(folder, copy)
-    for path in copy.glob("shard-*.parquet"):
+    for path in copy.glob("shard*.parquet"):
         table = pq.read_table(path)
-        flipped = [not value if row < 5 else value for row, value in enumerate(table["broken"].to_pylist())]
+        flipped = [not value if row % SHARD < 5 else value for row, value in enumerate(table["broken"].to_pylist())]
         altered = table.set_column(table.column_names.index("broken"), "broken", pa.array(flipped))
-        pq.write_table(altered.replace_schema_metadata(table.schema.metadata), path)
+        pq.write_table(altered.replace_schema_metadata(table.schema.metadata), path, row_group_size=SHARD)
     shown = reproduce(inside, tmp_path, tmp_path / "store", real_data, code=2, cells=1)
     assert "195 of 200 alike" in shown and "come out as stored: deq I-FGSM" in shown
 

@@ -1,0 +1,22 @@
+"""`bench compact`: a store for keeping, one file of outcomes per complete cell."""
+
+import typer
+
+from bench.cli.settings import ConfigFile, Plugin, StoreDir, settings
+from bench.errors import BenchError
+
+
+def compact(store_dir: StoreDir = None, config: ConfigFile = None, plugin: Plugin = None) -> None:
+    """Put the shards of every complete cell into one file. Nothing else changes: runs go on, tables read the same."""
+    from bench.report.inventory import inventory
+    from bench.store import Store
+
+    chosen, failures = settings(config, plugin, store=store_dir)
+    store = Store(chosen.paths.store)
+    if not store.folder.is_dir():
+        raise BenchError(f"there is no store {store.folder}; name one with --store.")
+    held, problems = inventory(store)
+    files = sum(store.compact(one.cell) for one in held)
+    typer.echo(f"{len(held)} complete cells in {store.folder}, {files} files of single shards put together.")
+    if problems or failures:
+        raise BenchError(" | ".join([*problems, *failures]))

@@ -1,0 +1,55 @@
+"""One file of outcomes per cell: everything reads the same, runs go on, and damage is told."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.bench.helpers import Inside, last_line
+
+RUN = ("run", "--models", "fc-linear", "--eps", "8", "--epochs", "1", "--workers", "1", "--format", "csv")
+
+
+def singles(folder: Path) -> list[Path]:
+    return sorted((folder / "results/store").rglob("shard-*.parquet"))
+
+
+def test_a_compact_store_reads_the_same_and_goes_on(tmp_path: Path, inside: Inside) -> None:
+    short = inside(tmp_path, *RUN, "--examples", "250").stdout
+    assert len(singles(tmp_path)) == 2
+    assert "2 complete cells" in inside(tmp_path, "compact").stdout and not singles(tmp_path)
+    assert inside(tmp_path, *RUN, "--examples", "250").stdout == short and not singles(tmp_path)
+
+    whole = inside(tmp_path, *RUN).stdout
+    assert [path.name for path in singles(tmp_path)] == ["shard-00001.parquet"] * 2, "only what was missing"
+    assert whole != short
+    assert "2 files of single shards" in inside(tmp_path, "compact").stdout and not singles(tmp_path)
+    assert inside(tmp_path, *RUN).stdout == whole
+    for path in (tmp_path / "results/store").rglob("shards.parquet"):
+        with pq.ParquetFile(path) as file:
+            assert file.num_row_groups == 2 and file.metadata.num_rows == 359
+    assert "0 files of single shards" in inside(tmp_path, "compact").stdout
+    done = inside(tmp_path, "reproduce", "--cells", "2", "--examples", "200")
+    assert done.stdout.count("200 of 200 alike") == 2
+
+
+def test_a_new_single_shard_counts_before_the_file_for_all(tmp_path: Path, inside: Inside) -> None:
+    whole = inside(tmp_path, *RUN).stdout
+    path = singles(tmp_path)[0]
+    kept = path.read_bytes()
+    inside(tmp_path, "compact")
+    path.write_bytes(b"no parquet")
+    done = inside(tmp_path, *RUN, code=2)
+    assert "is damaged" in last_line(done) and path.name in last_line(done)
+    path.write_bytes(kept)
+    assert inside(tmp_path, *RUN).stdout == whole
+
+
+def test_a_damaged_file_is_told_and_an_incomplete_cell_left_alone(tmp_path: Path, inside: Inside) -> None:
+    inside(tmp_path, *RUN)
+    path = singles(tmp_path)[0]
+    (path.parent / "manifest.json").unlink()
+    assert "1 complete cells" in inside(tmp_path, "compact").stdout and len(singles(tmp_path)) == 2
+    together = next((tmp_path / "results/store").rglob("shards.parquet"))
+    together.write_bytes(together.read_bytes()[:-40])
+    done = inside(tmp_path, *RUN, code=2)
+    assert f"{together.name} are damaged" in last_line(done) and "delete the file and run again" in last_line(done)
