@@ -19,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 
 import foolbox
 import torch
@@ -31,16 +30,11 @@ from torch.nn.utils import parametrize
 import models.equilibrium.gradient as gradient_module
 from attacks.climb import input_gradient
 from attacks.contract import frozen
-from attacks.draws import Draws
 from attacks.protocols import paper
-from bench.cells import SHARD
 from bench.data.load import Dataset, as_pixels
 from bench.heap import keep_freed
-from bench.pace import pace
-from bench.packed import Lanes, evaluate_packed
-from bench.registry import attack
-from bench.tasks import TOGETHER
 from models.folding import folded
+from tests.benchmarks.engine import BATCH, run_matrix
 from tests.benchmarks.trained import options, trained
 
 RADII = [Fraction(k, 255) for k in (2, 4, 6, 8)]
@@ -61,24 +55,14 @@ class Took:
     backwards: int = 0
 
 
-def ours(net: nn.Module, data: Dataset, count: int, batch: int) -> Took:
-    names, lanes = [], list[tuple[object, float]]()
-    for radius in RADII:
-        for name, given in paper(radius).items():
-            names.append((name, float(radius)))
-            lanes.append((attack[name].traits["lane"](**attack[name].resolve(given)), float(radius)))
-    packed: Lanes = lanes  # type: ignore[assignment]
-    x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
-    rows = pace(net, data, batch, lanes=TOGETHER * len(lanes)).rows
-    start = time.process_time()
-    together = batch if rows == batch else min(count, TOGETHER * SHARD)
-    found = evaluate_packed(net, data.images.classes, packed, x, y, range(count), draws, together, rows)
-    seconds = time.process_time() - start
+def ours(net: nn.Module, data: Dataset, count: int) -> Took:
+    ran = run_matrix(net, data, RADII, count)
     robust = {
         name: float(((one["adversarial"] == one["label"]) & (one["clean"] == one["label"])).mean())
-        for name, (one, _) in zip(names, found, strict=True)
+        for name, (one, _) in ran.found.items()
     }
-    return Took(seconds, robust, rows, sum(b.forwards for _, b in found), sum(b.backwards for _, b in found))
+    budgets = [budget for _, budget in ran.found.values()]
+    return Took(ran.seconds, robust, ran.rows, sum(b.forwards for b in budgets), sum(b.backwards for b in budgets))
 
 
 def loop(search: Callable[[nn.Module, str, float, int, Tensor, Tensor], Tensor], net: nn.Module, x: Tensor, y: Tensor,
@@ -163,7 +147,7 @@ def measure(side: str, count: int, batch: int) -> Took:
     net, data = _side["net"], _side["data"]
     assert isinstance(net, nn.Module) and isinstance(data, Dataset)
     if side == OURS:
-        return ours(net, data, count, batch)
+        return ours(net, data, count)
     x, y = as_pixels(data.x_test[:count]), data.y_test[:count]
     if side == TEXTBOOK:
         with textbook(net):
@@ -181,7 +165,6 @@ def measure_floor(batch: int, rows: int) -> tuple[float, float]:
 def main() -> None:
     parser = options("lyadeq", __doc__)
     parser.add_argument("--examples", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=250)
     given = parser.parse_args()
     net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
     count = min(given.examples, len(data.x_test))
@@ -191,9 +174,9 @@ def main() -> None:
     found: dict[str, list[Took]] = {side: [] for side in sides}
     for _ in range(given.repeats):
         for side in sides:
-            found[side].append(own[side].submit(measure, side, count, given.batch).result())
+            found[side].append(own[side].submit(measure, side, count, BATCH).result())
     did = found[OURS][0]
-    forward, gradient = own[OURS].submit(measure_floor, given.batch, did.rows).result()
+    forward, gradient = own[OURS].submit(measure_floor, BATCH, did.rows).result()
     for pool in own.values():
         pool.shutdown()
     times = {side: statistics.median(took.seconds for took in runs) for side, runs in found.items()}
@@ -203,9 +186,7 @@ def main() -> None:
         [side, t, t / times[OURS], *(100 * v for v in (found[side][0].robust.values() if side in found else ()))]
         for side, t in times.items()
     ]
-    print(
-        f"{given.model} on {given.dataset}, {count} images in batches of {given.batch}, {did.rows} rows a forward, one"
-    )
+    print(f"{given.model} on {given.dataset}, {count} images in batches of {BATCH}, {did.rows} rows a forward, one")
     print(f"thread, torch {torch.__version__}, medians of {given.repeats}; robust accuracy in % by attack and 255ε\n")
     print(tabulate(rows, head, tablefmt="github", floatfmt=("", ".2f", ".2f", *[".1f"] * 8)))
     print(f"\n{did.backwards / count:.1f} gradients and {(did.forwards - did.backwards) / count:.1f} forwards more an")

@@ -9,27 +9,21 @@ data take), prints a table and draws `--out`, a PNG.
 import multiprocessing
 import resource
 import statistics
-import time
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tabulate import tabulate
 
-from attacks.draws import Draws
-from attacks.protocols import paper
 from bench.figures.style import new_figure, styled
-from bench.pace import pace
-from bench.packed import evaluate_packed
-from bench.registry import attack
+from bench.heap import keep_freed
+from tests.benchmarks.engine import run_matrix
 from tests.benchmarks.trained import options, trained
 
 IMAGES = (250, 500, 1000, 2000, 4000)
 RADII = (1, 2, 4, 8, 16)
 LARGEST = 8  # 255ε; several radii are spread evenly up to it
-BATCH = 250
 
 
 def main() -> None:
@@ -54,33 +48,29 @@ def main() -> None:
 def measure(given: dict[str, Any], count: int, radii: int) -> tuple[float, float]:
     """CPU seconds, and megabytes by which the peak of the resident memory rose."""
     torch.set_num_threads(1)
+    keep_freed()
     net, data = trained(given["model"], given["dataset"], given["data_dir"], given["checkpoints"])
     at = [Fraction(LARGEST * (k + 1), 255 * radii) for k in range(radii)]
-    lanes = [
-        (attack[name].traits["lane"](**attack[name].resolve(plan)), float(eps))
-        for eps in at
-        for name, plan in paper(eps).items()
-    ]
-    x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
-    rows = pace(net, data, BATCH, len(lanes)).rows
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
-    evaluate_packed(net, data.images.classes, lanes, x, y, range(count), draws, BATCH, rows)
-    return time.process_time() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    ran = run_matrix(net, data, at, count)
+    return ran.seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def draw(images: dict[int, tuple[float, float]], radii: dict[int, tuple[float, float]], path: Path) -> None:
-    """Two panels, each with the line of proportional growth from its first point."""
+    """Above, time with the line of proportional growth from its first point; below, memory."""
     with styled():
-        figure = new_figure(3)
-        for axes, points, what in zip(figure.subplots(1, 2), (images, radii), ("images", "radii"), strict=True):
-            sizes = list(points)
-            times = [t for t, _ in points.values()]
-            axes.plot(sizes, times, "o-", label="measured")
-            axes.plot(sizes, [times[0] * n / sizes[0] for n in sizes], ":", label="proportional")
-            axes.set(xscale="log", yscale="log", xlabel=what, ylabel="CPU seconds", xticks=sizes, xticklabels=sizes)
-            axes.minorticks_off()
-            axes.legend(frameon=False)
+        figure = new_figure(5)
+        panels = figure.subplots(2, 2, sharex="col")
+        for (above, below), points, what in zip(panels.T, (images, radii), ("images", "radii"), strict=True):
+            sizes, times = list(points), [t for t, _ in points.values()]
+            above.plot(sizes, times, "o-", label="measured")
+            above.plot(sizes, [times[0] * n / sizes[0] for n in sizes], ":", label="proportional")
+            above.set(xscale="log", yscale="log", ylabel="CPU seconds")
+            above.legend(frameon=False)
+            below.plot(sizes, [m for _, m in points.values()], "o-")
+            below.set(xscale="log", xlabel=what, ylabel="MB above model and data", ylim=(0, None))
+            below.set_xticks(sizes, sizes)
+            below.minorticks_off()
         figure.savefig(path, dpi=150)
 
 
