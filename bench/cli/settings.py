@@ -26,7 +26,7 @@ Seeds = Annotated[str | None, typer.Option(help="Training seeds, separated by co
 BatchSize = Annotated[int | None, typer.Option(help="Images per batch, at most 250; part of a result's key.")]
 Engine = Annotated[str | None, typer.Option(help="packed or reference; part of a result's key.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Workers = Annotated[int | None, typer.Option(help="Processes; 0: one per core. Never changes a number.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; 0: one per core. Changes no number but by rounding.")]
 KeepAdversarial = Annotated[
     bool | None, typer.Option("--keep-adversarial", help="Keep the attacked images beside their shard, for `recheck`.")
 ]
