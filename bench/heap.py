@@ -4,6 +4,7 @@ import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 LARGE = 2**30  # bytes; blocks below are taken from what the process has already
+MOST = 2**25  # bytes, the most that M_MMAP_THRESHOLD may be by mallopt(3); newer versions take more
 
 
 def keep_freed() -> None:
@@ -16,5 +17,6 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(M_MMAP_THRESHOLD, LARGE)
-    mallopt(M_TRIM_THRESHOLD, 2 * LARGE - 1)
+    # Where it is refused, the second alone would do harm: it ends the threshold's own growth, at 128 KiB.
+    if mallopt(M_MMAP_THRESHOLD, LARGE) or mallopt(M_MMAP_THRESHOLD, MOST):
+        mallopt(M_TRIM_THRESHOLD, 2 * LARGE - 1)

@@ -62,6 +62,15 @@ def test_a_damaged_file_is_told_and_an_incomplete_cell_left_alone(tmp_path: Path
     assert f"{together.name} are damaged" in last_line(done) and "delete the file and run again" in last_line(done)
 
 
+def test_a_damaged_shard_keeps_no_other_cell_from_being_put_together(tmp_path: Path, inside: Inside) -> None:
+    inside(tmp_path, *RUN)
+    first, *others = singles(tmp_path)
+    first.write_bytes(b"no parquet")
+    done = inside(tmp_path, "compact", code=2)
+    assert "2 files of single shards" in done.stdout and "is damaged" in last_line(done)
+    assert singles(tmp_path) == [first, others[0]]
+
+
 def test_single_files_that_another_process_takes_away_are_no_loss(
     tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
