@@ -13,7 +13,7 @@ from bench.budget import Budget, Counted
 from bench.data.load import Dataset, as_pixels
 from bench.registry import model
 from models.folding import fold_scale, fold_sequence, folded, folded_for
-from models.images import Classifier, Images
+from models.images import Classifier, Images, Normalize
 from tests.conftest import Trained
 
 SMALL = Images((3, 16, 16), 10, (0.3, 0.4, 0.5), (0.2, 0.3, 0.25))
@@ -125,6 +125,21 @@ def test_a_model_that_cannot_be_folded_is_searched_as_it_is(body: nn.Module) -> 
     before = net(x)
     assert folded_for(net, x) is net
     assert torch.equal(net(x), before)
+
+
+class Rounding(Normalize):
+    """A defence that leaves clean images, whole 255ths, as they are, and no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x * 255).round() / 255)
+
+
+def test_a_normalisation_that_does_more_stays() -> None:
+    net = Classifier(SMALL, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))).eval()
+    net.normalize = Rounding(SMALL)
+    x = torch.randint(256, (5, *SMALL.shape)) / 255
+    found = folded_for(net, x)
+    assert float(input_gradient(found, x, torch.arange(5)).abs().max()) == 0
 
 
 def test_all_batches_share_one_folded_copy_that_the_contract_does_not_see() -> None:
