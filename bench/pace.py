@@ -25,7 +25,7 @@ class Pace:
     """Seconds per image of a forward, and of a forward and backward; and the images that a forward should take.
 
     Attributes:
-        rows: of packed cells, at most; a multiple of the batch.
+        rows: of packed cells, at most; no fewer than a batch.
     """
 
     forward: float

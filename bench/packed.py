@@ -58,7 +58,6 @@ def evaluate_packed(
         ]
     victim, budget, climbing = in_space(model, space), Budget(), Budget()
     counted = Counted(victim.model, budget, classes).eval()
-    search: Counted | None = None
     device = device_of(model)
     gradients, parts = np.zeros(len(lanes)), [list[Outcomes]() for _ in lanes]
     started = time.monotonic()
@@ -75,9 +74,7 @@ def evaluate_packed(
             right = (clean == labels).nonzero()[:, 0]
             before = spent()
             theirs = draws(indices[cut]).of(right.tolist())
-            if search is None:
-                search = counted.folded(images)
-            attacked, took = _attack(search, images[right], labels[right], lanes, theirs, rows, space)
+            attacked, took = _attack(counted.folded(images), images[right], labels[right], lanes, theirs, rows, space)
             climbing.add(spent().less(before))
             gradients += took
             for number, (lane, (predicted, residual)) in enumerate(

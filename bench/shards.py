@@ -41,11 +41,13 @@ def write_together(path: Path, shards: Sequence[tuple[Outcomes, Budget]]) -> Non
     budgets = json.dumps([budget.as_dict() for _, budget in shards]).encode()
     tables = [_table(outcomes) for outcomes, _ in shards]
     schema = tables[0].schema.with_metadata({_BUDGETS: budgets})
+    # Columns may come in another order, where a shard is older than one of them (`Store.read`).
+    tables = [table.select(schema.names).cast(schema) for table in tables]
 
     def write(part: Path) -> None:
         with pq.ParquetWriter(part, schema, **_FORM) as writer:
             for table in tables:
-                writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(1, len(table)))
+                writer.write_table(table, row_group_size=max(1, len(table)))
 
     write_atomically(path, write)
 

@@ -62,7 +62,8 @@ class Store:
 
     def has(self, cell: Cell, shard: int, images: bool = False) -> bool:
         """Whether a shard is there, and with `images` also the attacked images, of which a certificate has none."""
-        there = self.place(cell, shard).exists()
+        # In this order: `compact` writes the file for all before single ones go.
+        there = self.shard_path(cell, shard).exists() or shard < count_together(self.together_path(cell))
         return there and (not images or cell.certificate or self.images_path(cell, shard).exists())
 
     def missing(self, cell: Cell, examples: int, images: bool = False) -> list[int]:
@@ -75,12 +76,7 @@ class Store:
         if not (self.folder / "store.json").exists():
             write_json(self.folder / "store.json", {"schema": SCHEMA})
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".shard-{shard:05}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        return lock
+        return _lock(folder / f".shard-{shard:05}.lock")
 
     def release(self, lock: FileLock) -> None:
         """Give a claim back and leave no file behind; whoever still has it open finds the shard written."""
@@ -104,8 +100,14 @@ class Store:
 
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""
-        path = self.place(cell, shard)
-        outcomes, budget = read_shard(path) if path == self.shard_path(cell, shard) else read_together(path, shard)
+        path, single = self.place(cell, shard), self.shard_path(cell, shard)
+        try:
+            outcomes, budget = read_shard(path) if path == single else read_together(path, shard)
+        except BenchError:
+            path = self.together_path(cell)
+            if single.exists() or shard >= count_together(path):
+                raise
+            outcomes, budget = read_together(path, shard)  # `compact` took the single file away meanwhile
         if outcomes["index"].tolist() != list(cell.rows(shard)):
             raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
         if not cell.certificate:
@@ -116,15 +118,28 @@ class Store:
     def compact(self, cell: Cell) -> int:
         """Put a complete cell's shards into one file; returns how many files of single shards went into it.
 
-        A kill leaves the single files beside the new one, and nothing lost.
+        A kill leaves the single files beside the new one, and nothing lost. A cell that another process is putting
+        together is left to it.
         """
+        lock = _lock(self.cell_folder(cell) / ".compact.lock")
+        if lock is None:
+            return 0
+        try:
+            return self._compact(cell)
+        finally:
+            self.release(lock)
+
+    def _compact(self, cell: Cell) -> int:
         shards = range(int((self.manifest(cell) or {}).get("shards", 0)))
         single = [path for shard in shards if (path := self.shard_path(cell, shard)).exists()]
-        if not single or self.missing(cell, cell.rows(shards[-1]).stop):
+        # A manifest written anew may name fewer shards than are together already.
+        if not single or len(shards) < count_together(self.together_path(cell)):
+            return 0
+        if self.missing(cell, cell.rows(shards[-1]).stop):
             return 0
         write_together(self.together_path(cell), [self.read(cell, shard) for shard in shards])
         for path in single:
-            path.unlink()
+            path.unlink(missing_ok=True)
         return len(single)
 
     def available(self, cell: Cell) -> int:
@@ -183,3 +198,13 @@ class Store:
             # A kill between a shard's last byte and the end of `write` leaves its half-done work behind.
             self.shelf(cell, shard).clear()
         write_json(self.cell_folder(cell) / "manifest.json", content)
+
+
+def _lock(path: Path) -> FileLock | None:
+    """The lock of this file, None while another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock

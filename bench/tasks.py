@@ -58,10 +58,9 @@ def row_tasks(
     ]
     tasks = []
     for group in groups:
-        pieces = _pieces(
-            group, {cell.key(): missing[cell.key()] for cell in group}, rows > config.run.batch_size, workers
-        )
-        for lacking, shards in pieces:
+        # A cell on its own gains nothing from the company of shards, and would be filed only when all are done.
+        larger = rows > config.run.batch_size and all(cell.packed for cell in group)
+        for lacking, shards in _pieces(group, {cell.key(): missing[cell.key()] for cell in group}, larger, workers):
             images = sum(len(lacking[0].rows(shard)) for shard in shards)
             took = sum(seconds.get(cell.key(), UNKNOWN) for cell in lacking) * images
             tasks.append(Task(row, lacking, shards, _kind(lacking, row), took, rows))

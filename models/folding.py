@@ -75,9 +75,19 @@ def folded(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def folded_for(model: nn.Module, x: Tensor) -> nn.Module:
-    """`folded`, where its logits for some of x, (N, …), are the model's but for rounding; else the model itself."""
-    found, x = folded(model), x[:PROBE]
-    if found is model:
+    """`folded`, where its logits for some of x, (N, …), are the model's but for rounding; else the model itself.
+
+    Also the model itself where it cannot be copied or folded: its layers may hold locks, be parametrised or reshaped,
+    or have a `fold` of another meaning.
+    """
+    x = x[:PROBE]
+    try:
+        found = folded(model)
+        other = None if found is model else found(x)
+    except Exception:
         return model
-    own, other = model(x), found(x)
-    return found if bool((own - other).abs().max() <= AGREE * own.abs().max()) else model
+    if other is None:
+        return model
+    own = model(x)
+    same = own.shape == other.shape and bool((own - other).abs().max() <= AGREE * own.abs().max())
+    return found if same else model

@@ -49,9 +49,12 @@ class Classifier(nn.Module):
         return cast(Tensor, self.body(self.normalize(x)))
 
     def fold(self) -> None:
-        """Put the normalisation into the first layer, where that is a linear one (a convolution pads behind it)."""
+        """Put the normalisation into the first layer, where that is a linear one (a convolution pads behind it).
+
+        One of another class, which may do more than normalise, stays: rounding, say, cannot be seen on clean images.
+        """
         first = entry(self.body)
-        if first is None:
+        if first is None or type(self.normalize) is not Normalize:
             return
         mean, std = self.normalize.get_buffer("mean").flatten(), self.normalize.get_buffer("std").flatten()
         pixels = first.in_features // len(std)

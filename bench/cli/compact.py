@@ -16,7 +16,12 @@ def compact(store_dir: StoreDir = None, config: ConfigFile = None, plugin: Plugi
     if not store.folder.is_dir():
         raise BenchError(f"there is no store {store.folder}; name one with --store.")
     held, problems = inventory(store)
-    files = sum(store.compact(one.cell) for one in held)
+    files = 0
+    for one in held:
+        try:
+            files += store.compact(one.cell)
+        except BenchError as error:
+            problems.append(str(error))
     typer.echo(f"{len(held)} complete cells in {store.folder}, {files} files of single shards put together.")
     if problems or failures:
         raise BenchError(" | ".join([*problems, *failures]))

@@ -54,7 +54,8 @@ def accelerate(
         z0.clone(), z0.new_full((samples,), torch.inf), torch.zeros(samples, dtype=torch.long, device=z0.device)
     )
     z, rows, left = z0, torch.arange(samples, device=z0.device), samples
-    limit = z0.new_full((samples,), tol**2)  # below zero once a sample is done
+    # Below zero once a sample is done, never zero before: the square of a tolerance may be.
+    limit = z0.new_full((samples,), max(tol**2, torch.finfo(z0.dtype).tiny))
     mixed = list[Tensor]()  # of the last periods, z + βg, each (steps, N, n); their g lie one after the other
     differences = z0.new_empty(blocks * period, samples, z0.shape[1])
     trail: Trail = []

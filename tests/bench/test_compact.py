@@ -1,10 +1,17 @@
 """One file of outcomes per cell: everything reads the same, runs go on, and damage is told."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
-from tests.bench.helpers import Inside, last_line
+from bench.budget import Budget
+from bench.report.inventory import inventory
+from bench.shards import write_together
+from bench.store import Store
+from bench.verdict import Outcomes, same_outcomes
+from tests.bench.helpers import Inside, last_line, leftovers
 
 RUN = ("run", "--models", "fc-linear", "--eps", "8", "--epochs", "1", "--workers", "1", "--format", "csv")
 
@@ -53,3 +60,66 @@ def test_a_damaged_file_is_told_and_an_incomplete_cell_left_alone(tmp_path: Path
     together.write_bytes(together.read_bytes()[:-40])
     done = inside(tmp_path, *RUN, code=2)
     assert f"{together.name} are damaged" in last_line(done) and "delete the file and run again" in last_line(done)
+
+
+def test_a_damaged_shard_keeps_no_other_cell_from_being_put_together(tmp_path: Path, inside: Inside) -> None:
+    inside(tmp_path, *RUN)
+    first, *others = singles(tmp_path)
+    first.write_bytes(b"no parquet")
+    done = inside(tmp_path, "compact", code=2)
+    assert "2 files of single shards" in done.stdout and "is damaged" in last_line(done)
+    assert singles(tmp_path) == [first, others[0]]
+
+
+def test_single_files_that_another_process_takes_away_are_no_loss(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside(tmp_path, *RUN)
+    store = Store(tmp_path / "results/store")
+    cell, other = (one.cell for one in inventory(store)[0])
+    single, looked, before = store.shard_path(cell, 0), Path.exists, store.read(cell, 0)
+
+    def then_gone(path: Path) -> bool:
+        there = looked(path)
+        if there and path == single:
+            store.compact(cell) if looked(store.shard_path(cell, 1)) else path.unlink()
+        return there
+
+    store.compact(cell)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", then_gone)
+        for ask in (lambda: same_outcomes(store.read(cell, 0)[0], before[0]), lambda: store.has(cell, 0)):
+            store.write(cell, 0, *before)
+            assert ask() and not looked(single)
+
+    def meanwhile(path: Path, shards: Sequence[tuple[Outcomes, Budget]]) -> None:
+        assert store.compact(other) == 0, "left to whoever is at it"
+        write_together(path, shards)
+        store.shard_path(other, 1).unlink()
+
+    monkeypatch.setattr("bench.store.write_together", meanwhile)
+    assert store.compact(other) == 2 and store.outcomes(other, 0) is not None
+    assert not leftovers(store.folder)
+
+
+def test_shards_with_columns_in_another_order_go_together(tmp_path: Path, inside: Inside) -> None:
+    """A shard from before cascades has no `broken_by`; read, it comes last."""
+    inside(tmp_path, *RUN)
+    store = Store(tmp_path / "results/store")
+    cell = inventory(store)[0][0].cell
+    outcomes, budget = store.read(cell, 1)
+    store.write(cell, 1, {name: column for name, column in outcomes.items() if name != "broken_by"}, budget)
+    assert store.compact(cell) == 2
+    assert same_outcomes(store.read(cell, 1)[0], outcomes)
+
+
+def test_what_a_shorter_manifest_does_not_name_stays(tmp_path: Path, inside: Inside) -> None:
+    inside(tmp_path, *RUN)
+    store = Store(tmp_path / "results/store")
+    cell = inventory(store)[0][0].cell
+    first = store.read(cell, 0)
+    store.compact(cell)
+    store.write(cell, 0, *first)
+    (store.cell_folder(cell) / "manifest.json").unlink()
+    store.finish(cell, 100, {})
+    assert store.compact(cell) == 0 and store.has(cell, 1)

@@ -3,7 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
-from bench.tasks import TOGETHER, _pieces
+import pytest
+
+from bench.config import Config
+from bench.plan import Matrix, Row
+from bench.tasks import TOGETHER, _pieces, row_tasks
 
 
 class Cell(SimpleNamespace):
@@ -35,3 +39,19 @@ def test_only_shards_that_lack_the_same_cells_go_together() -> None:
     missing = {"a": [0, 1, 2, 5], "b": [1, 2, 3]}
     found = _pieces(GROUP, missing, larger=True, workers=1)
     assert found == [((A,), (0,)), ((A, B), (1, 2)), ((B,), (3,)), ((A,), (5,))]
+
+
+def test_a_cell_on_its_own_is_filed_shard_by_shard(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the packed cells beside it do: a cascade of hours gains nothing from the company."""
+
+    def cell(name: str, packed: bool) -> Any:
+        return Cell(
+            name=name, packed=packed, attack=name, eps=1, smaller=None, attack_label=name, rows=lambda _: range(250)
+        )
+
+    cells = [cell("fgsm", True), cell("pgd", True), cell("autoattack", False)]
+    store: Any = SimpleNamespace(missing=lambda *_: [0, 1, 2, 3])
+    monkeypatch.setattr("bench.tasks._predict", lambda *_: ({}, 8 * config.run.batch_size))
+    tasks, _ = row_tasks(Row("deq", "digits", cells=cells), Matrix({}, [], [], []), config, "cpu", store, 1)
+    found = [([cell.attack for cell in task.cells], task.shards) for task in tasks]
+    assert found == [(["fgsm", "pgd"], (0, 1, 2, 3)), *((["autoattack"], (shard,)) for shard in range(4))]

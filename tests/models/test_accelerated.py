@@ -46,6 +46,12 @@ def test_reaches_the_fixed_point(changes: dict[str, Any], cell: ImplicitCell, h:
     assert float((solution.z - truth).abs().max()) < 1e-10
 
 
+def test_a_tolerance_whose_square_vanishes_still_gives_the_best_iterate(cell: ImplicitCell, h: Tensor) -> None:
+    single = copy.deepcopy(cell).float()
+    solution = run(single, h.float(), tol=1e-25, max_iter=30)
+    assert float(solution.residual.max()) < 1e-5 and bool(solution.z.any())
+
+
 @pytest.mark.parametrize("beta", [1.0, 0.7])
 def test_a_period_of_one_is_andersons_method(beta: float, cell: ImplicitCell, h: Tensor) -> None:
     """Weights that sum to one, and differences, are the same iteration: the same iterates until rounding."""

@@ -1,16 +1,19 @@
 """The folded model is the model, of all that are registered; one that says wrongly how it folds is not used."""
 
 import copy
+import threading
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
 
 from attacks.climb import input_gradient
+from bench.budget import Budget, Counted
 from bench.data.load import Dataset, as_pixels
 from bench.registry import model
 from models.folding import fold_scale, fold_sequence, folded, folded_for
-from models.images import Images
+from models.images import Classifier, Images, Normalize
 from tests.conftest import Trained
 
 SMALL = Images((3, 16, 16), 10, (0.3, 0.4, 0.5), (0.2, 0.3, 0.25))
@@ -89,6 +92,63 @@ def test_a_model_that_folds_wrongly_is_searched_as_it_is() -> None:
     assert folded_for(net, x) is net
     plain = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.BatchNorm1d(3)).eval()
     assert folded_for(plain, x) is plain, "a module that does not say how it folds is left alone"
+
+
+class Awkward(nn.Module):
+    """A body that cannot be copied, or whose `fold` means something else."""
+
+    def __init__(self, lock: bool, fold: bool) -> None:
+        super().__init__()
+        self.lock = threading.Lock() if lock else None
+        if fold:
+            self.fold = nn.Fold((2, 2), (2, 2))
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.linear(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Awkward(lock=True, fold=False),
+        Awkward(lock=False, fold=True),
+        nn.Sequential(nn.Flatten(), orthogonal(nn.Linear(4, 4)), nn.Linear(4, 3)),
+        nn.Sequential(nn.Flatten(2), nn.Linear(4, 3), nn.Flatten(), nn.Linear(9, 3)),
+    ],
+    ids=["uncopyable", "another fold", "parametrised", "channels apart"],
+)
+def test_a_model_that_cannot_be_folded_is_searched_as_it_is(body: nn.Module) -> None:
+    shape = (3, 2, 2) if isinstance(body, nn.Sequential) and len(body) == 4 else (1, 2, 2)
+    net = Classifier(Images(shape, 3, SMALL.mean[: shape[0]], SMALL.std[: shape[0]]), body).eval()
+    x = torch.rand(5, *shape)
+    before = net(x)
+    assert folded_for(net, x) is net
+    assert torch.equal(net(x), before)
+
+
+class Rounding(Normalize):
+    """A defence that leaves clean images, whole 255ths, as they are, and no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x * 255).round() / 255)
+
+
+def test_a_normalisation_that_does_more_stays() -> None:
+    net = Classifier(SMALL, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))).eval()
+    net.normalize = Rounding(SMALL)
+    x = torch.randint(256, (5, *SMALL.shape)) / 255
+    found = folded_for(net, x)
+    assert float(input_gradient(found, x, torch.arange(5)).abs().max()) == 0
+
+
+def test_all_batches_share_one_folded_copy_that_the_contract_does_not_see() -> None:
+    torch.manual_seed(0)
+    counted = Counted(stirred(model["vgg16"].target(SMALL)).float(), Budget(), 10)
+    before = sum(1 for _ in counted.parameters())
+    found = counted.folded(torch.rand(4, *SMALL.shape))
+    assert found is counted.folded(torch.rand(3, *SMALL.shape)) and found.model is not counted.model
+    assert sum(1 for _ in counted.parameters()) == before
 
 
 def test_a_scale_is_folded_into_a_layer_without_a_bias() -> None:
