@@ -3,7 +3,8 @@
     python -m tests.benchmarks.attacks --model lyadeq --dataset mnist --data-dir data --checkpoints results/checkpoints
 
 prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the
-same weights and counts robust accuracy, in a process of its own with one thread. They take turns; times are medians of
+same weights and counts robust accuracy, in a process of its own with one thread: ours prepared as the program prepares
+its workers (`bench.heap`), the others as Python starts. They take turns; times are medians of
 the processes' CPU time, which a busy machine disturbs less than the clock on the wall. The floor is what the engine's
 own gradients and forwards would take if nothing else took time: their number, times the time of one in one batch.
 """
@@ -31,6 +32,7 @@ from attacks.climb import input_gradient
 from attacks.contract import frozen
 from attacks.protocols import paper
 from bench.data.load import Dataset, as_pixels
+from bench.heap import keep_freed
 from models.folding import folded
 from tests.benchmarks.engine import BATCH, run_matrix
 from tests.benchmarks.trained import options, trained
@@ -130,9 +132,11 @@ def floor(net: nn.Module, data: Dataset, batch: int, rows: int, repeats: int = 9
 _side: dict[str, object] = {}
 
 
-def prepare(given: argparse.Namespace) -> None:
+def prepare(side: str, given: argparse.Namespace) -> None:
     """Load model and data in a side's own process."""
     torch.set_num_threads(1)
+    if side == OURS:
+        keep_freed()
     _side.update(
         zip(("net", "data"), trained(given.model, given.dataset, given.data_dir, given.checkpoints), strict=True)
     )
@@ -166,7 +170,7 @@ def main() -> None:
     count = min(given.examples, len(data.x_test))
     sides = [OURS, *(side for side in LOOPS if side != TEXTBOOK or hasattr(net.body, "equilibrium"))]
     context, load = multiprocessing.get_context("spawn"), os.getloadavg()[0]
-    own = {side: ProcessPoolExecutor(1, context, prepare, (given,)) for side in sides}
+    own = {side: ProcessPoolExecutor(1, context, prepare, (side, given)) for side in sides}
     found: dict[str, list[Took]] = {side: [] for side in sides}
     for _ in range(given.repeats):
         for side in sides:
