@@ -4,9 +4,9 @@
 
 prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the
 same weights and counts robust accuracy, in a process of its own with one thread: ours prepared as the program prepares
-its workers (`bench.heap`), the others as Python starts. They take turns; times are medians of
-the processes' CPU time, which a busy machine disturbs less than the clock on the wall. The floor is what the engine's
-own gradients and forwards would take if nothing else took time: their number, times the time of one in one batch.
+its workers (`bench.heap`), the others as Python starts. They take turns; times are medians of the processes' CPU time,
+which a busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards
+would take if nothing else took time: their number, times the time of one in one batch.
 """
 
 import argparse
