@@ -141,7 +141,7 @@ def counts(
     # On normalised tensors nothing is shared (`attacks.climb`), so that each is counted alone.
     packs = engine == "packed" and space == "pixel"
     lanes = [plan for plan in plans if packs and "lane" in plan.entry.traits]
-    packed = dict(zip(map(id, lanes), _of_pack(lanes, images), strict=True)) if lanes else {}
+    packed = dict(zip(map(id, lanes), _of_pack(lanes, images), strict=True))
     views = tuple(find_views(model))
     return [packed[id(plan)] if id(plan) in packed else _alone(plan, images, views) for plan in plans]
 

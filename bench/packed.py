@@ -48,6 +48,8 @@ def evaluate_packed(
     with the clean prediction and an `linf` of 0. A gradient that several lanes share is divided among their budgets.
     Gradients are those of the model's folded form (`models.folding`), verdicts are the model's own.
     """
+    if not lanes:
+        return []
     if len(lanes) > TOGETHER:
         return [
             one

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -107,19 +108,15 @@ def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows
     store, started = Store(setting.store), time.monotonic()
     claims = [(cell, shard, store.claim(cell, shard)) for shard in shards for cell in cells]
     try:
-        mine: list[tuple[list[Cell], list[int]]] = []
-        for shard in shards:
-            lacking = [
-                cell
-                for cell, place, lock in claims
-                if place == shard and lock and not store.has(cell, shard, setting.keep_images)
-            ]
-            if any(cell.smaller is not None and not store.has(cell.smaller, shard) for cell in lacking):
-                return Result("busy")  # it goes on from there
-            if mine and mine[-1][0] == lacking:
-                mine[-1][1].append(shard)
-            elif lacking:
-                mine.append((lacking, [shard]))
+
+        def lacks(shard: int) -> list[Cell]:
+            claimed = [cell for cell, place, lock in claims if place == shard and lock]
+            return [cell for cell in claimed if not store.has(cell, shard, setting.keep_images)]
+
+        mine = [(cells, list(places)) for cells, places in groupby(shards, lacks) if cells]
+        needed = [(cell.smaller, place) for cells, places in mine for place in places for cell in cells if cell.smaller]
+        if not all(store.has(smaller, place) for smaller, place in needed):
+            return Result("busy")  # it goes on from there
         for lacking, places in mine:
             problems = _compute(setting, store, lacking, places, rows)
             if len(problems) == len(lacking) > 1:

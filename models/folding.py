@@ -66,7 +66,7 @@ def folded(model: nn.Module) -> nn.Module:
     """A folded copy in eval mode, without parameter gradients; the model itself where nothing in it folds."""
     if not any(isinstance(module, Folds) for module in model.modules()):
         return model
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         if isinstance(module, Folds):
             module.fold()

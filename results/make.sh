@@ -14,9 +14,10 @@ examples=${EXAMPLES:-0} few=${FEW:-500} seeds=${SEEDS:-0,1,2} data=${DATA:-data}
 common=(--dataset "$dataset" --data-dir "$data")
 
 case $dataset in
-mnist) twin=fc-linear recipe= ibp='ibp-mondeq+ibp[lr=3e-3,epochs=40]' ;;
-*) twin=resnet20 recipe='+standard[autocast=true]' ibp='ibp-mondeq[form=3,width=16]+ibp[epochs=40]' ;;
+mnist) twin=fc-linear recipe= ;;
+*) twin=resnet20 recipe='+standard[autocast=true]' ;;
 esac
+ibp='ibp-mondeq+ibp[lr=3e-3,epochs=40]'
 if [[ -n ${EPOCHS:-} ]]; then
     recipe="+standard[epochs=$EPOCHS${recipe:+,autocast=true}]"
     ibp=${ibp/epochs=40/epochs=$EPOCHS}
@@ -37,6 +38,9 @@ if [[ $dataset == mnist && -z ${EPOCHS:-} ]]; then
     certified='ibp-mondeq[eps=0.1]+ibp[lr=3e-3,epochs=40]'
     hardened='deq+pgd-at[eps=0.1,step=0.025,epochs=2],deq+trades[eps=0.1,step=0.02,epochs=2]'
     hardened+=',lyadeq+trades[eps=0.1,step=0.02,epochs=2]'
+    for seed in ${seeds//,/ }; do
+        $bench run "${common[@]}" --train-seed "$seed" --models deq,lyadeq --protocol adaptive --eps 8 --examples "$few"
+    done
     $bench run "${common[@]}" --models "$readouts" --examples "$examples"
     $bench run "${common[@]}" --models "deq,lyadeq,$hardened" --eps 25.5 --attacks 'pgd[steps=100,alpha=0.01]' --examples 1000
     $bench audit "${common[@]}" --models "deq,deq-orth,lyadeq-no-orth,lyadeq,$certified" --eps 8 --examples "$few"
@@ -46,6 +50,7 @@ if [[ $dataset == mnist && -z ${EPOCHS:-} ]]; then
         $bench run "${common[@]}" --models "$network" --protocol $protocol --eps 25.5 --examples "$few"
     done
 fi
+$bench compact
 for kind in 3 4 curve solver images; do
     $bench figure "$kind" "${common[@]}" || true  # says what it lacks
 done

@@ -142,10 +142,16 @@ def prepare(side: str, given: argparse.Namespace) -> None:
     )
 
 
-def measure(side: str, count: int, batch: int) -> Took:
-    """One run of a side, in its process."""
+def loaded() -> tuple[nn.Module, Dataset]:
+    """What `prepare` left in this process."""
     net, data = _side["net"], _side["data"]
     assert isinstance(net, nn.Module) and isinstance(data, Dataset)
+    return net, data
+
+
+def measure(side: str, count: int, batch: int) -> Took:
+    """One run of a side, in its process."""
+    net, data = loaded()
     if side == OURS:
         return ours(net, data, count)
     x, y = as_pixels(data.x_test[:count]), data.y_test[:count]
@@ -157,9 +163,7 @@ def measure(side: str, count: int, batch: int) -> Took:
 
 def measure_floor(batch: int, rows: int) -> tuple[float, float]:
     """`floor`, in our side's process."""
-    net, data = _side["net"], _side["data"]
-    assert isinstance(net, nn.Module) and isinstance(data, Dataset)
-    return floor(net, data, batch, rows)
+    return floor(*loaded(), batch, rows)
 
 
 def main() -> None:

@@ -19,14 +19,15 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from attacks.autoattack import ATTACKS, stages
-from attacks.cascade import Cascade, Trail
+from attacks.autoattack import ATTACKS
+from attacks.cascade import Cascade, Trail, bind
 from attacks.contract import run_attack
 from attacks.draws import Draws
 from bench.budget import Budget, Counted
 from bench.data.load import as_pixels, load
 from bench.epsilon import parse_eps, show_eps
 from bench.names import split_list
+from bench.registry import attack
 from tests.benchmarks.trained import options, trained
 
 ENGINES = ("reference", "compact")
@@ -45,7 +46,9 @@ def once(net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws, options
     """The whole attack on one batch."""
     budget, trail = Budget(), Trail()
     marks = [time.process_time()]
-    cascade = Cascade(stages(**options))
+    entry = attack["autoattack"]
+    cascade = bind(entry, entry.resolve(options))
+    assert isinstance(cascade, Cascade)
     follow = partial(cascade.follow, trail=trail, after=lambda: marks.append(time.process_time()))
     model = Counted(net, budget, net(x[:1]).shape[1]).eval()
     found = run_attack(follow, model, x, y, torch.full((len(x),), eps), draws)

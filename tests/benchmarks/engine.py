@@ -40,7 +40,7 @@ def run_matrix(net: nn.Module, data: Dataset, radii: Sequence[Fraction], count: 
             names.append((name, float(radius)))
             lanes.append((attack[name].traits["lane"](**attack[name].resolve(given)), float(radius)))
     rows = pace(net, data, BATCH, lanes=TOGETHER * len(lanes)).rows
-    batch = max(BATCH, min(rows, TOGETHER * SHARD)) if rows > BATCH else BATCH
+    batch = max(BATCH, min(rows, TOGETHER * SHARD))
     x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
     start = time.process_time()
     found = evaluate_packed(net, data.images.classes, lanes, x, y, range(count), draws, batch, rows)
