@@ -7,6 +7,10 @@ same weights and counts robust accuracy, in a process of its own with one thread
 its workers (`bench.heap`), the others as Python starts. They take turns; times are medians of the processes' CPU time,
 which a busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards
 would take if nothing else took time: their number, times the time of one in one batch.
+
+With `--cores 2` every side has two, each its own way: ours a process for half of the images each, as `bench run
+--workers 2` shares them out, the loops one process with two of torch's threads. Then times are the wall's, and the
+machine should have nothing else to do.
 """
 
 import argparse
@@ -14,7 +18,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,7 +38,7 @@ from attacks.protocols import paper
 from bench.data.load import Dataset, as_pixels
 from bench.heap import keep_freed
 from models.folding import folded
-from tests.benchmarks.engine import BATCH, run_matrix
+from tests.benchmarks.engine import BATCH, rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 
 RADII = [Fraction(k, 255) for k in (2, 4, 6, 8)]
@@ -46,23 +50,22 @@ Robust = dict[tuple[str, float], float]  # robust accuracy, per attack and radiu
 
 @dataclass(frozen=True)
 class Took:
-    """What a side found, in how many CPU seconds; of ours also images per forward, forwards and backwards."""
+    """What a side found, in how many seconds; of ours also forwards and backwards."""
 
     seconds: float
     robust: Robust
-    rows: int = 0
     forwards: int = 0
     backwards: int = 0
 
 
-def ours(net: nn.Module, data: Dataset, count: int) -> Took:
-    ran = run_matrix(net, data, RADII, count)
+def ours(net: nn.Module, data: Dataset, images: range, rows: int) -> Took:
+    ran = run_matrix(net, data, RADII, images, rows)
     robust = {
         name: float(((one["adversarial"] == one["label"]) & (one["clean"] == one["label"])).mean())
         for name, (one, _) in ran.found.items()
     }
     budgets = [budget for _, budget in ran.found.values()]
-    return Took(ran.seconds, robust, ran.rows, sum(b.forwards for b in budgets), sum(b.backwards for b in budgets))
+    return Took(ran.seconds, robust, sum(b.forwards for b in budgets), sum(b.backwards for b in budgets))
 
 
 def loop(search: Callable[[nn.Module, str, float, int, Tensor, Tensor], Tensor], net: nn.Module, x: Tensor, y: Tensor,
@@ -129,70 +132,102 @@ def floor(net: nn.Module, data: Dataset, batch: int, rows: int, repeats: int = 9
     return statistics.median(forward) / many, statistics.median(gradient) / many
 
 
-_side: dict[str, object] = {}
+@dataclass(frozen=True)
+class Side:
+    """What a side's process works with; `rows`: images per forward of ours, at most."""
+
+    net: nn.Module
+    data: Dataset
+    rows: int
+
+
+_side: list[Side] = []
 
 
 def prepare(side: str, given: argparse.Namespace) -> None:
     """Load model and data in a side's own process."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1 if side == OURS else given.cores)
     if side == OURS:
         keep_freed()
-    _side.update(
-        zip(("net", "data"), trained(given.model, given.dataset, given.data_dir, given.checkpoints), strict=True)
-    )
+    net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
+    _side.append(Side(net, data, rows_for(net, data, RADII) if side == OURS else 0))
 
 
-def loaded() -> tuple[nn.Module, Dataset]:
-    """What `prepare` left in this process."""
-    net, data = _side["net"], _side["data"]
-    assert isinstance(net, nn.Module) and isinstance(data, Dataset)
-    return net, data
-
-
-def measure(side: str, count: int, batch: int) -> Took:
-    """One run of a side, in its process."""
-    net, data = loaded()
+def measure(side: str, images: range, batch: int) -> Took:
+    """One run of a side on these images, in its process."""
+    [have] = _side
     if side == OURS:
-        return ours(net, data, count)
-    x, y = as_pixels(data.x_test[:count]), data.y_test[:count]
+        return ours(have.net, have.data, images, have.rows)
+    cut = slice(images.start, images.stop)
+    x, y = as_pixels(have.data.x_test[cut]), have.data.y_test[cut]
     if side == TEXTBOOK:
-        with textbook(net):
-            return loop(LOOPS[side], net, x, y, batch)
-    return loop(LOOPS[side], net, x, y, batch)
+        with textbook(have.net):
+            return loop(LOOPS[side], have.net, x, y, batch)
+    return loop(LOOPS[side], have.net, x, y, batch)
 
 
-def measure_floor(batch: int, rows: int) -> tuple[float, float]:
-    """`floor`, in our side's process."""
-    return floor(*loaded(), batch, rows)
+def measure_floor(batch: int) -> tuple[int, tuple[float, float]]:
+    """Images per forward, and `floor`, in our side's process."""
+    [have] = _side
+    return have.rows, floor(have.net, have.data, batch, have.rows)
+
+
+def together(side: str, pools: Sequence[ProcessPoolExecutor], count: int, batch: int, *, wall: bool) -> Took:
+    """One run of a side, its images shared out among its processes; in seconds of the wall's clock or the CPU's."""
+    each, start = -(-count // len(pools)), time.monotonic()
+    parts = [range(first, min(first + each, count)) for first in range(0, count, each)]
+    asked = [pool.submit(measure, side, images, batch) for pool, images in zip(pools, parts, strict=True)]
+    took = [one.result() for one in asked]
+    seconds = time.monotonic() - start if wall else sum(one.seconds for one in took)
+    robust = {
+        name: sum(one.robust[name] * len(images) for one, images in zip(took, parts, strict=True)) / count
+        for name in took[0].robust
+    }
+    forwards, backwards = sum(one.forwards for one in took), sum(one.backwards for one in took)
+    return Took(seconds, robust, forwards, backwards)
 
 
 def main() -> None:
     parser = options("lyadeq", __doc__)
     parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=BATCH, help="images per forward of the loops")
+    parser.add_argument("--cores", type=int, default=1)
     given = parser.parse_args()
     net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
     count = min(given.examples, len(data.x_test))
     sides = [OURS, *(side for side in LOOPS if side != TEXTBOOK or hasattr(net.body, "equilibrium"))]
     context, load = multiprocessing.get_context("spawn"), os.getloadavg()[0]
-    own = {side: ProcessPoolExecutor(1, context, prepare, (side, given)) for side in sides}
+    own = {
+        side: [
+            ProcessPoolExecutor(1, context, prepare, (side, given)) for _ in range(given.cores if side == OURS else 1)
+        ]
+        for side in sides
+    }
     found: dict[str, list[Took]] = {side: [] for side in sides}
-    for _ in range(given.repeats):
-        for side in sides:
-            found[side].append(own[side].submit(measure, side, count, BATCH).result())
+    for number in range(given.repeats + 1):
+        for side, pools in own.items():
+            # The first round loads and warms up.
+            took = together(side, pools, count if number else BATCH, given.batch, wall=given.cores > 1)
+            if number:
+                found[side].append(took)
     did = found[OURS][0]
-    forward, gradient = own[OURS].submit(measure_floor, BATCH, did.rows).result()
-    for pool in own.values():
-        pool.shutdown()
+    most, (forward, gradient) = own[OURS][0].submit(measure_floor, BATCH).result()
+    for pools in own.values():
+        for pool in pools:
+            pool.shutdown()
     times = {side: statistics.median(took.seconds for took in runs) for side, runs in found.items()}
-    times[FLOOR] = (did.forwards - did.backwards) * forward + did.backwards * gradient
-    head = ["", "CPU s", "× ours", *(f"{name} {255 * eps:g}" for name, eps in did.robust)]
-    rows = [
+    times[FLOOR] = ((did.forwards - did.backwards) * forward + did.backwards * gradient) / given.cores
+    head = ["", "s", "× ours", *(f"{name} {255 * eps:g}" for name, eps in did.robust)]
+    table = [
         [side, t, t / times[OURS], *(100 * v for v in (found[side][0].robust.values() if side in found else ()))]
         for side, t in times.items()
     ]
-    print(f"{given.model} on {given.dataset}, {count} images in batches of {BATCH}, {did.rows} rows a forward, one")
-    print(f"thread, torch {torch.__version__}, medians of {given.repeats}; robust accuracy in % by attack and 255ε\n")
-    print(tabulate(rows, head, tablefmt="github", floatfmt=("", ".2f", ".2f", *[".1f"] * 8)))
+    clock = "one core, CPU time" if given.cores == 1 else f"{given.cores} cores, wall-clock time"
+    print(
+        f"{given.model} on {given.dataset}, {count} images; a forward of ours has {most} at most, a loop's {given.batch};"
+    )
+    print(f"{clock}, torch {torch.__version__}, medians of {given.repeats}; robust accuracy in % by attack and 255ε\n")
+    print(tabulate(table, head, tablefmt="github", floatfmt=("", ".2f", ".2f", *[".1f"] * 8)))
     print(f"\n{did.backwards / count:.1f} gradients and {(did.forwards - did.backwards) / count:.1f} forwards more an")
     print(f"image; the loops take 48 and 9. Load average {load:.1f} before, {os.getloadavg()[0]:.1f} after.")
 

@@ -25,23 +25,32 @@ BATCH = 250
 
 @dataclass(frozen=True)
 class Ran:
-    """Name and radius of every attack with what it found and took; images per forward at most, CPU seconds of all."""
+    """Name and radius of every attack with what it found and took; CPU seconds of all."""
 
     found: dict[tuple[str, float], tuple[Outcomes, Budget]]
-    rows: int
     seconds: float
 
 
-def run_matrix(net: nn.Module, data: Dataset, radii: Sequence[Fraction], count: int) -> Ran:
-    """The paper's protocol at these radii on the first images; sizes of batches are found as for a run, beforehand."""
-    names, lanes = list[tuple[str, float]](), list[tuple[Lane, float]]()
-    for radius in radii:
-        for name, given in paper(radius).items():
-            names.append((name, float(radius)))
-            lanes.append((attack[name].traits["lane"](**attack[name].resolve(given)), float(radius)))
-    rows = pace(net, data, BATCH, lanes=TOGETHER * len(lanes)).rows
-    batch = max(BATCH, min(rows, TOGETHER * SHARD))
-    x, y, draws = data.x_test[:count], data.y_test[:count], partial(Draws, 0, data.test_hash)
+def _matrix(radii: Sequence[Fraction]) -> dict[tuple[str, float], tuple[Lane, float]]:
+    """The paper's protocol at these radii."""
+    return {
+        (name, float(radius)): (attack[name].traits["lane"](**attack[name].resolve(given)), float(radius))
+        for radius in radii
+        for name, given in paper(radius).items()
+    }
+
+
+def rows_for(net: nn.Module, data: Dataset, radii: Sequence[Fraction]) -> int:
+    """Images per forward, found as for a run."""
+    return pace(net, data, BATCH, lanes=TOGETHER * len(_matrix(radii))).rows
+
+
+def run_matrix(net: nn.Module, data: Dataset, radii: Sequence[Fraction], images: range, rows: int) -> Ran:
+    """The paper's protocol at these radii on these images, `rows` per forward at most."""
+    lanes, batch = _matrix(radii), max(BATCH, min(rows, TOGETHER * SHARD))
+    cut, draws = slice(images.start, images.stop), partial(Draws, 0, data.test_hash)
     start = time.process_time()
-    found = evaluate_packed(net, data.images.classes, lanes, x, y, range(count), draws, batch, rows)
-    return Ran(dict(zip(names, found, strict=True)), rows, time.process_time() - start)
+    found = evaluate_packed(
+        net, data.images.classes, list(lanes.values()), data.x_test[cut], data.y_test[cut], images, draws, batch, rows
+    )
+    return Ran(dict(zip(lanes, found, strict=True)), time.process_time() - start)

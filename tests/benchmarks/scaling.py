@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from bench.figures.style import new_figure, styled
 from bench.heap import keep_freed
-from tests.benchmarks.engine import run_matrix
+from tests.benchmarks.engine import rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 
 IMAGES = (250, 500, 1000, 2000, 4000)
@@ -52,7 +52,7 @@ def measure(given: dict[str, Any], count: int, radii: int) -> tuple[float, float
     net, data = trained(given["model"], given["dataset"], given["data_dir"], given["checkpoints"])
     at = [Fraction(LARGEST * (k + 1), 255 * radii) for k in range(radii)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ran = run_matrix(net, data, at, count)
+    ran = run_matrix(net, data, at, range(count), rows_for(net, data, at))
     return ran.seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
