@@ -223,9 +223,7 @@ def main() -> None:
         for side, t in times.items()
     ]
     clock = "one core, CPU time" if given.cores == 1 else f"{given.cores} cores, wall-clock time"
-    print(
-        f"{given.model} on {given.dataset}, {count} images; a forward of ours has {most} at most, a loop's {given.batch};"
-    )
+    print(f"{given.model} on {given.dataset}, {count} images; a forward of ours has {most}, a loop's {given.batch};")
     print(f"{clock}, torch {torch.__version__}, medians of {given.repeats}; robust accuracy in % by attack and 255ε\n")
     print(tabulate(table, head, tablefmt="github", floatfmt=("", ".2f", ".2f", *[".1f"] * 8)))
     print(f"\n{did.backwards / count:.1f} gradients and {(did.forwards - did.backwards) / count:.1f} forwards more an")
