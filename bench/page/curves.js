@@ -16,7 +16,8 @@ function makeCurves(rows) {
     if (!curves.has(id)) curves.set(id, { id, name, row, points: new Map() });
     const points = curves.get(id).points;
     if (!points.has(0)) points.set(0, row.clean);
-    points.set(row.eps, row.robust);
+    // Of several numbers at one radius (the worst case alone, and going on from smaller ones), the one of most images.
+    if (!points.has(row.eps) || points.get(row.eps).n <= row.robust.n) points.set(row.eps, row.robust);
   }
   const found = [...curves.values()].sort((a, b) => a.row.control - b.row.control || compare(a.row.model, b.row.model) || compare(a.name, b.name));
   for (const [index, curve] of found.entries()) {

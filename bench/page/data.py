@@ -4,13 +4,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from bench.cells import ENGINES, Cell, engine_for
 from bench.diagnostics.suite import SUITE
 from bench.epsilon import show_eps
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.page.evidence import Diagnosis, Evidence, certified_share, diagnoses, evidence, radius
 from bench.paper.match import name_and_recipe, printed_of
-from bench.registry import protocol
+from bench.registry import attack, protocol
 from bench.report.inventory import Held, inventory
 from bench.report.rows import Share, clean_share, robust_share
 from bench.store import Store
@@ -103,6 +104,7 @@ def _row(held: Held, beside: Evidence, checkpoints: Path, shelf: _Shelf) -> dict
         "dataset": cell.dataset,
         "protocol": cell.protocol,
         "attack": cell.attack_label,
+        "how": _how(cell),
         "control": cell.attack_label.endswith("(control)"),
         "eps": radius(cell.eps),
         "epsText": show_eps(cell.eps),
@@ -117,6 +119,15 @@ def _row(held: Held, beside: Evidence, checkpoints: Path, shelf: _Shelf) -> dict
         "cell": shelf.place(held),
         **_beside(beside, shelf),
     }
+
+
+def _how(cell: Cell) -> str:
+    """What tells a number from another of the same name: the radii it goes on from, and an engine other than usual."""
+    engine, traits = cell.identity["engine"], attack[cell.attack].traits if cell.attack in attack else {}
+    usual, chain = engine_for(traits, "packed"), [show_eps(Fraction(eps)) for eps in cell.identity.get("chain", ())]
+    other = (engine["name"], engine["version"]) != (usual, ENGINES[usual])
+    notes = [f"after {', '.join(chain)}" * bool(chain), f"engine {engine['name']} {engine['version']}" * other]
+    return ", ".join(filter(None, notes))
 
 
 def _beside(found: Evidence, shelf: _Shelf) -> dict[str, Any]:

@@ -12,7 +12,7 @@ function showDetails(row) {
 function facts(row) {
   const lines = [
     `Robust accuracy ${spelled(row.robust)}; clean ${spelled(row.clean)}.`,
-    `Protocol ${row.protocol}, attack seed ${row.attackSeed}, device ${row.device}; recipe ${row.recipe}, ${row.training}.`,
+    `Protocol ${row.protocol}, attack seed ${row.attackSeed}, device ${row.device}${row.how && `, ${row.how}`}; recipe ${row.recipe}, ${row.training}.`,
   ];
   if (row.worst !== null) {
     const made = row.behind.filter((one) => one.what.startsWith("worst case")).length;

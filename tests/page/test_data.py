@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.cells import ENGINES
 from bench.diagnostics.result import Result
 from bench.errors import BenchError
 from bench.page.build import as_script_data, build_page
@@ -142,6 +143,21 @@ def test_the_worst_case_is_no_better_than_any_attack_and_says_what_it_is_made_of
     assert (pgd["worst"]["n"], pgd["worst"]["percent"]) == (250, pytest.approx(100 * 120 / 250, abs=1e-3))
     folders = [page["cells"][one["cell"]]["folder"].split("@")[0] for one in pgd["behind"]]
     assert sorted(folders) == ["digits/deq/adaptive", "digits/deq/autoattack", "digits/deq/pgd"]
+
+
+def test_numbers_of_the_same_name_say_what_they_differ_in(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for chain in ([], ["2/255", "4/255"]):
+        store_cell(store, "adaptive", RADII[2], standing(100), protocol="adaptive", chain=chain)
+    for engine in ("packed", "reference"):
+        store_cell(store, "pgd", RADII[2], standing(100), engine=engine)
+    hows = {(r["attack"], r["how"]) for r in page_data(store, Path("nowhere"))["rows"]}
+    assert hows == {
+        ("adaptive", ""),
+        ("adaptive", "after 2/255, 4/255"),
+        ("PGD", ""),
+        ("PGD", f"engine reference {ENGINES['reference']}"),
+    }
 
 
 def test_what_was_not_evaluated_is_none(data: dict[str, Any]) -> None:

@@ -31,6 +31,8 @@ def store_cell(
     device: str = "cpu",
     batch: int = 250,
     examples: int = N,
+    engine: str = "reference",
+    chain: list[str] | None = None,
 ) -> dict[str, Any]:
     """Store one cell, of all N images unless told otherwise, and return its identity.
 
@@ -38,7 +40,7 @@ def store_cell(
         adversarial: predictions under attack, (N,).
         certified: for a certificate's cell, which images are proven, (N,).
         options: of the attack; None: the protocol's.
-        seed, device, batch: part of the identity.
+        seed, device, batch, engine, chain: part of the identity.
         examples: how many are stored.
     """
     planned = protocols[protocol].target(eps) if protocol in protocols else {}
@@ -49,7 +51,7 @@ def store_cell(
     identity = cell_identity(
         model=model, dataset=dataset, test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack,
         attack_implementation="1", attack_options=options, eps=eps, seed=seed, device=device,
-        engine="reference", batch=batch,
+        engine=engine, batch=batch, chain=chain,
     )  # fmt: skip
     source = Source(label, "deq", {}, "", 0)
     cell = Cell(
