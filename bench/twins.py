@@ -7,7 +7,7 @@ from bench.data.load import Dataset
 from bench.errors import BenchError
 from bench.names import parse_model
 from bench.registry import model
-from bench.training.chosen import exact_name
+from bench.training.chosen import exact_name, longest_trained
 from bench.training.job import Job, make_job
 
 
@@ -18,7 +18,8 @@ def twin_job(job: Job, data: Dataset, config: Config, named: str = "auto") -> Jo
         job: the model's own job.
         named: a model's name to take in its place; auto: the registered model whose trait `twin_of` is the
             extractor of `job` (the paper's for this data set, where a model has none), same seed, recipe
-            `standard` with the model's own settings if it was trained by that recipe, else with the defaults.
+            `standard` with the model's own settings if it was trained by that recipe; else with the defaults, or,
+            where no such checkpoint is there, as the one of it that was trained longest.
 
     Raises:
         BenchError: `named` names no model.
@@ -36,6 +37,7 @@ def twin_job(job: Job, data: Dataset, config: Config, named: str = "auto") -> Jo
     twin = make_job(parse_model(found[0]), data, config, job.seed)
     same = job.recipe.name == "standard" and not job.pretrained
     if not same:
-        return twin
+        folder = config.paths.checkpoints
+        return twin if twin.checkpoint(folder).exists() else longest_trained(twin, folder)
     alike = replace(twin, settings=job.settings)
     return replace(alike, label=exact_name(twin, alike))

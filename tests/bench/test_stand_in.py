@@ -22,6 +22,16 @@ def test_run_takes_what_was_trained_and_says_for_how_long(inside: Inside, tmp_pa
     assert "training it now" in inside(tmp_path, *named).stderr and len(list(weights.glob("*.safetensors"))) == 3
 
 
+def test_the_twin_of_a_defended_model_too(inside: Inside, tmp_path: Path) -> None:
+    """A twin with the defaults takes as long to train as any model."""
+    inside(tmp_path, "train", "--models", "fc-linear,deq+trades", "--epochs", "1")
+    attack = ["--protocol", "adaptive", "--attacks", "adaptive[members=twin,iterations=2]", "--eps", "8"]
+    shown = inside(tmp_path, "run", "--models", "deq+trades", *attack, "--examples", "50", "--no-train")
+    assert "training it now" not in shown.stderr and "deq+trades (1 of 100 epochs)" in shown.stdout
+    [key] = (tmp_path / "results/store").glob("digits/deq+trades*/adaptive@*/key.json")
+    assert json.loads(key.read_text())["twin"]["architecture"] == "fc-linear"
+
+
 def test_train_trains_what_is_named(inside: Inside, tmp_path: Path) -> None:
     inside(tmp_path, "train", "--models", "fc-linear", "--epochs", "1")
     inside(tmp_path, "train", "--models", "fc-linear")
