@@ -130,7 +130,7 @@ class Store:
             self.release(lock)
 
     def _compact(self, cell: Cell) -> int:
-        shards = range(int((self.manifest(cell) or {}).get("shards", 0)))
+        shards = range((self.manifest(cell) or {"shards": 0})["shards"])
         single = [path for shard in shards if (path := self.shard_path(cell, shard)).exists()]
         # A manifest written anew may name fewer shards than are together already.
         if not single or len(shards) < count_together(self.together_path(cell)):
@@ -166,14 +166,15 @@ class Store:
     def manifest(self, cell: Cell) -> dict[str, Any] | None:
         """None also for a damaged one: without a manifest that can be read a cell is not complete."""
         try:
-            return read_json(self.cell_folder(cell) / "manifest.json")
+            found = read_json(self.cell_folder(cell) / "manifest.json")
         except BenchError:
             return None
+        return found if isinstance(found.get("shards"), int) else None
 
     def complete(self, cell: Cell, examples: int) -> bool:
         """Whether a manifest vouches for the first `examples` images and their shards are there."""
         manifest = self.manifest(cell)
-        covered = manifest is not None and manifest.get("shards", 0) >= len(cell.shards(examples))
+        covered = manifest is not None and manifest["shards"] >= len(cell.shards(examples))
         return covered and not self.missing(cell, examples)
 
     def finish(self, cell: Cell, examples: int, request: dict[str, Any]) -> None:
@@ -181,7 +182,7 @@ class Store:
         self._write_identity(cell)
         if self.complete(cell, examples):
             return
-        shards = max(len(cell.shards(examples)), (self.manifest(cell) or {}).get("shards", 0))
+        shards = max(len(cell.shards(examples)), (self.manifest(cell) or {"shards": 0})["shards"])
         content = {
             "key": cell.key(),
             "label": cell.source.label,

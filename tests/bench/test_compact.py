@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.budget import Budget
+from bench.files import write_json
 from bench.report.inventory import inventory
 from bench.shards import write_together
 from bench.store import Store
@@ -123,3 +124,16 @@ def test_what_a_shorter_manifest_does_not_name_stays(tmp_path: Path, inside: Ins
     (store.cell_folder(cell) / "manifest.json").unlink()
     store.finish(cell, 100, {})
     assert store.compact(cell) == 0 and store.has(cell, 1)
+
+
+def test_a_manifest_that_says_nonsense_vouches_for_nothing(tmp_path: Path, inside: Inside) -> None:
+    inside(tmp_path, *RUN)
+    store = Store(tmp_path / "results/store")
+    cell = inventory(store)[0][0].cell
+    write_json(
+        store.cell_folder(cell) / "manifest.json", {"label": "deq", "train_seed": 0, "examples": 359, "shards": "x"}
+    )
+    assert inside(tmp_path, "compact").returncode == 0
+    assert store.manifest(cell) is None and store.has(cell, 1) and not store.together_path(cell).exists()
+    inside(tmp_path, *RUN)
+    assert store.complete(cell, 0)
