@@ -1,7 +1,6 @@
 """What a run would cost, measured on a few of its own images: `--dry-run`."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +17,7 @@ from bench.config import Config
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
 from bench.outcomes import evaluate
-from bench.pace import pace
+from bench.pace import FEW, least_seconds, pace
 from bench.packed import evaluate_packed
 from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
 from bench.registry import protocol
@@ -185,7 +184,10 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
     assert row.job is not None
     job, settings = row.job, row.job.settings
     batch = min(settings["batch_size"], len(data.x_train))
-    x, y = as_pixels(data.x_train[:batch]).to(device), data.y_train[:batch].to(device)
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    # On a CPU a convolution takes as long for each image of a large batch as of a small one.
+    few = min(FEW, batch) if convolves and device.type == "cpu" else batch
+    x, y = as_pixels(data.x_train[:few]).to(device), data.y_train[:few].to(device)
     model.train()
 
     def step() -> None:
@@ -194,7 +196,7 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
         job.recipe.target(model, x, y, moment, **job.recipe_options).backward()
 
     with threads(count):
-        seconds = _median_seconds(step, device)
+        seconds = least_seconds(step, device.type == "cuda") * batch / few
     return seconds * (len(data.x_train) // batch) * int(settings["epochs"])
 
 
@@ -202,14 +204,3 @@ def _certificate_seconds(model: nn.Module, data: Dataset, eps: float, batch: int
     """Seconds per image of a certificate, with the clean forward beside it."""
     x, y = data.x_test[:batch], data.y_test[:batch]
     return certify(model, data.images.classes, x, y, eps, range(len(x)), batch)[1].seconds / len(x)
-
-
-def _median_seconds(step: Callable[[], None], device: torch.device, repeats: int = 3) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return sorted(times[1:])[repeats // 2]

@@ -16,7 +16,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> BenchError:
     ]
     close = prefixes[-1:] or get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return BenchError(f"unknown {kind} '{name}': {hint}There is: {', '.join(names) or 'none'}.")
+    return BenchError(f"unknown {kind} '{name}': {hint}there is {', '.join(names) or 'none'}.")
 
 
 def first_line(error: BaseException) -> str:

@@ -49,16 +49,16 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
     with frozen(model), parametrize.cached():
         convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
         x, y = _images(model, data, min(FEW, batch) if convolves and not on_gpu else batch)
-        gradient = _seconds(lambda: input_gradient(model, x, y), on_gpu) / len(x)
+        gradient = least_seconds(lambda: input_gradient(model, x, y), on_gpu) / len(x)
         with torch.no_grad():
-            forward = _seconds(lambda: model(x), on_gpu) / len(x)
+            forward = least_seconds(lambda: model(x), on_gpu) / len(x)
         if not on_gpu:
             return Pace(forward, gradient, batch if convolves else max(batch, min(lanes * batch, ROWS)))
         rows, each = batch, gradient
         while 2 * rows <= lanes * batch and _fits(x):
             x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
             try:
-                now = _seconds(lambda x=x, y=y: input_gradient(model, x, y), on_gpu) / len(x)  # type: ignore[misc]
+                now = least_seconds(lambda x=x, y=y: input_gradient(model, x, y), on_gpu) / len(x)  # type: ignore[misc]
             except torch.OutOfMemoryError:
                 break
             if now > WORTH * each:
@@ -80,8 +80,8 @@ def _images(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor
     return as_pixels(data.x_test[some]).to(device), data.y_test[some].to(device)
 
 
-def _seconds(run: Callable[[], object], on_gpu: bool, repeats: int = 3) -> float:
-    """The least of a few: whatever else the machine does only adds."""
+def least_seconds(run: Callable[[], object], on_gpu: bool, repeats: int = 3) -> float:
+    """The least of a few, or of one that takes long: whatever else the machine does only adds."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

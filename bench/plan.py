@@ -13,6 +13,7 @@ from bench.data.load import Dataset, load
 from bench.epsilon import parse_eps
 from bench.errors import BenchError
 from bench.names import parse_model, parse_spec, unique
+from bench.progress import say
 from bench.registry import Entry, attack, protocol
 from bench.sources import model_source
 from bench.spaces import space_of
@@ -21,6 +22,8 @@ from bench.training.chosen import differences, longest_trained, training_note
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
 from bench.twins import twin_job
+
+HALF_A_LEVEL = Fraction(1, 2 * 255)  # a radius below it was probably meant as a fraction of the pixel range
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,9 @@ def unique_eps(texts: list[str]) -> list[Fraction]:
     """The radii in the order given, without repetitions. Raises BenchError for a bad one or none."""
     if not texts:
         raise BenchError("--eps: give at least one radius, e.g. --eps 2,4,6,8.")
+    for text in texts:
+        if "/" not in text and 0 < parse_eps(text) < HALF_A_LEVEL:
+            say(f"--eps {text} is {text}/255; {text} of the pixel range is {255 * float(text):g}")
     return list(dict.fromkeys(parse_eps(text) for text in texts))
 
 

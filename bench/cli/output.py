@@ -46,7 +46,7 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
     colour = takes_colour()
     baseline = str(parse_model(config.run.baseline))
     typer.echo(render(lines, matrix.eps, baseline, form, colour), nl=False)
-    failures = [line.failure for line in lines if line.failure and line.failure != ABSENT]
+    failures = [line.failure for line in lines if line.failure and not line.failure.startswith(ABSENT)]
     if form not in ("terminal", "markdown"):
         return failures
     typer.echo(f"\n{_caption(lines, config, baseline, colour or form == 'markdown')}\n")

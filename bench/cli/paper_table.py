@@ -47,13 +47,15 @@ def show_paper_table(number: int, request: Request, run: bool, form: Format, deb
     colour = form == "terminal" and takes_colour()
     typer.echo(render_paper(frame, form, colour), nl=False)
     if form in ("terminal", "markdown", "latex"):
-        commands = fill_commands(number, gaps(table, frame), only, given)
+        unread = {row.dataset for row in table.matrix.rows if row.failure and row.dataset not in table.matrix.data}
+        lacking = {name: gap for name, gap in gaps(table, frame).items() if name not in unread}
+        commands = fill_commands(number, lacking, only, given)
         space = f"Protocol {config.run.protocol}: {NOTES[space_of(protocol[config.run.protocol])]}"
         seeds = f"Attack seed {config.run.seed}, train seed {config.run.train_seed}."
         marks = "best, underlined: second" if colour or form != "terminal" else "* best, _ second"
         marks = f"Of ours, {'bold: ' if colour or form != 'terminal' else ''}{marks}."
         paragraphs = [f"Table {number} of the paper. {LEGEND} {marks} {' '.join(space.split())} {seeds}"]
-        typer.echo(_below(paragraphs, training_lines(frame), paper_notes(frame), commands, form), nl=False)
+        typer.echo(_below(paragraphs, training_lines(frame, unread), paper_notes(frame), commands, form), nl=False)
     return failed
 
 

@@ -1,5 +1,6 @@
 """Accuracy against the radius: the paper's Fig. 4, and one model under everything the store holds of it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -34,12 +35,14 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
     figure = new_figure(2.9)
     axes = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
     for panel, attack, letter in zip(axes, attacks, "abcdefgh", strict=False):
-        for one in series:
-            if one.attack == attack:
-                _line(panel, robust(one.points), look(models.index(one.model)), one.model)
+        here = [one for one in series if one.attack == attack]
+        radii = _radii(*(one.points for one in here), *worst.values())
+        for one in here:
+            _line(panel, robust(one.points), look(models.index(one.model)), one.model, radii)
         for model, points in worst.items():
             style = look(models.index(model) if model in models else len(models))
-            _line(panel, robust(points), Look(style.colour, ":", style.marker), f"{model}, {WORST}", hollow=True)
+            dotted = Look(style.colour, ":", style.marker)
+            _line(panel, robust(points), dotted, f"{model}, {WORST}", radii, hollow=True)
         _frame(panel, f"({letter}) {attack}")
     axes[0].set_ylabel(Y_LABEL)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -50,7 +53,8 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
     about_worst = (
         f" Hollow, dotted: {WORST}, {_WORST_IS}."
         if worst
-        else f" The store holds neither AutoAttack nor the adaptive attack of these models: no {WORST} is shown."
+        else f" No {WORST} is shown: of none of these models does the store hold AutoAttack or the adaptive attack at "
+        "these radii on as many images."
     )
     caption = (
         f"Robust accuracy on {dataset} against the radius, protocol {series[0].protocol}, first n = {counts(shares)} "
@@ -67,11 +71,13 @@ def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], wors
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     names = list(dict.fromkeys(f"{s.protocol}: {s.attack}" for group in by_model.values() for s in group))
     for panel, (model, group) in zip(panels, by_model.items(), strict=False):
+        points = robust(worst.get(model, {}))
+        radii = _radii(*(one.points for one in group), points)
         for one in group:
             name = f"{one.protocol}: {one.attack}"
-            _line(panel, one.points, look(names.index(name)), name)
-        if points := robust(worst.get(model, {})):
-            _line(panel, points, Look("#000000", ":", "x"), WORST)
+            _line(panel, one.points, look(names.index(name)), name, [r for r in radii if r in one.points])
+        if points:
+            _line(panel, points, Look("#000000", ":", "x"), WORST, radii)
         for attack, marker in (("I-FGSM", "1"), ("PGD", "2")):
             of_paper = printed(dataset, model, attack)
             if of_paper:
@@ -126,14 +132,30 @@ def counts(shares: Sequence[Share]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
-def _line(panel: Axes, points: Points, style: Look, label: str, hollow: bool = False) -> None:
-    x = [float(255 * eps) for eps in points]
-    y = [share.percent for share in points.values()]
-    spread = [[max(0.0, v - s.interval[0]) for v, s in zip(y, points.values(), strict=True)]]
-    spread.append([max(0.0, s.interval[1] - v) for v, s in zip(y, points.values(), strict=True)])
+def _radii(*lines: Points) -> list[Fraction]:
+    """All radii of a panel, ascending."""
+    return sorted({eps for points in lines for eps in points})
+
+
+def _line(
+    panel: Axes, points: Points, style: Look, label: str, radii: Sequence[Fraction], hollow: bool = False
+) -> None:
+    """Points with their intervals, joined where they are neighbours among `radii` and of as many images: what lies
+    between others, or comes from another number of images, is no slope."""
+    x, y, low, high = list[float](), list[float](), list[float](), list[float]()
+    last: Fraction | None = None
+    for eps, share in points.items():
+        if last is not None and (radii.index(eps) != radii.index(last) + 1 or share.n != points[last].n):
+            for column in (x, y, low, high):
+                column.append(math.nan)
+        x.append(float(255 * eps))
+        y.append(share.percent)
+        low.append(max(0.0, share.percent - share.interval[0]))
+        high.append(max(0.0, share.interval[1] - share.percent))
+        last = eps
     face = "white" if hollow else style.colour
     panel.errorbar(
-        x, y, yerr=spread, color=style.colour, ls=style.dashes, marker=style.marker, mfc=face, elinewidth=0.8,
+        x, y, yerr=[low, high], color=style.colour, ls=style.dashes, marker=style.marker, mfc=face, elinewidth=0.8,
         capsize=2, label=label,
     )  # fmt: skip
 

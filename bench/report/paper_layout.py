@@ -1,7 +1,7 @@
 """A table of the paper as text: its own layout, in every cell our number beside the printed one."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -36,8 +36,12 @@ def render_paper(frame: pd.DataFrame, form: Format, colour: bool = False) -> str
     return lay_out([style.text(head) for head in header], body, form, columns + "r" * (len(header) - len(columns)))
 
 
-def training_lines(frame: pd.DataFrame) -> list[str]:
-    """What stands behind each of the paper's names: our model, how it was trained, on how many images it was tested."""
+def training_lines(frame: pd.DataFrame, unread: Collection[str] = ()) -> list[str]:
+    """What stands behind each of the paper's names: our model, how it was trained, on how many images it was tested.
+
+    Args:
+        unread: data sets that could not be read, so that nothing is known of their models.
+    """
     lines: list[str] = []
     untrained: dict[str, list[str]] = {}
     groups = frame.groupby(["dataset", "row", "model", "training"], sort=False)
@@ -47,7 +51,10 @@ def training_lines(frame: pd.DataFrame) -> list[str]:
             lines.append(f"{row} on {dataset}: {model}, {training}, {tested}")
         else:
             untrained.setdefault(str(dataset), []).append(str(model))
-    return [*lines, *(f"no checkpoint on {dataset}: {', '.join(models)}" for dataset, models in untrained.items())]
+    for name, models in untrained.items():
+        lost = f"{name}: the data set is not there, without which its results cannot be told from another's"
+        lines.append(lost if name in unread else f"no checkpoint on {name}: {', '.join(models)}")
+    return lines
 
 
 def paper_notes(frame: pd.DataFrame) -> list[str]:

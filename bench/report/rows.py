@@ -115,8 +115,14 @@ def make_lines(rows: Sequence[Row], store: Store, examples: int) -> list[Line]:
             here.append(_line(row, CERTIFICATE, kind="certificate", clean=here[0].clean))
         lines += here
         if failure or not here:
-            lines.append(_line(row, failure=failure or ABSENT))
+            lines.append(_line(row, failure=failure or _absent(row, store)))
     return lines
+
+
+def _absent(row: Row, store: Store) -> str:
+    """That the store lacks what was asked for; and where it holds fewer images, how many."""
+    most = max((store.available(cell) for cell in row.cells), default=0)
+    return f"{ABSENT}: of the first {most} images it is, --examples {most}" if most else ABSENT
 
 
 def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:

@@ -23,7 +23,7 @@ def one_line(done: Done, *needles: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "needles"),
     [
-        (("--models", "lyadek"), ("unknown model 'lyadek'", "did you mean 'lyadeq'", "There is:")),
+        (("--models", "lyadek"), ("unknown model 'lyadek'", "did you mean 'lyadeq'", "there is ")),
         (("--models", "deq[tolerance=1]"), ("unknown option of model 'deq' 'tolerance'", "did you mean 'tol'")),
         (("--models", "deq[tol=small]"), ("tol='small'",)),
         (("--models", "deq+trade"), ("unknown recipe 'trade'", "did you mean 'trades'")),
@@ -239,3 +239,9 @@ def test_doctor_and_lists(tmp_path: Path, inside: Inside) -> None:
 def test_table_of_an_empty_store_says_so_and_computes_nothing(tmp_path: Path, inside: Inside) -> None:
     assert "not in the store" in inside(tmp_path, "table", *QUICK).stdout
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_radius_that_may_mean_a_fraction_is_explained(tmp_path: Path, inside: Inside) -> None:
+    said = inside(tmp_path, "run", *QUICK, "--eps", "0.03", "--dry-run").stderr
+    assert "--eps 0.03 is 0.03/255; 0.03 of the pixel range is 7.65" in said
+    assert "pixel range is" not in inside(tmp_path, "run", *QUICK, "--eps", "0.5,0.03/255", "--dry-run").stderr

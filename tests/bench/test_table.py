@@ -117,6 +117,8 @@ def test_seeds_through_the_program(tmp_path: Path, inside: Inside) -> None:
     alone = json.loads(inside(tmp_path, "table", *QUICK, "--train-seed", "1", "--format", "json").stdout)
     assert set(attacked) == {0, 1} and [r["accuracy"] for r in alone if r["eps"] == "8/255"] == [attacked[1]]
     assert records[0]["note"] == "1 epoch"
+    more = inside(tmp_path, "table", *QUICK, "--seeds", "0,1", "--examples", "0").stdout
+    assert "not in the store: of the first 250 images it is, --examples 250" in " ".join(more.split())
     partial = inside(tmp_path, "table", *QUICK, "--seeds", "1,2").stdout
     assert "fc-linear (1 epoch) (seed 2)" in partial and "not in the store" in partial and "failed" not in partial
     (tmp_path / "bench.toml").write_text("[run]\nseeds = [1, 0]\n[train.epochs]\ndigits = 1\n")

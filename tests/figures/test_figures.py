@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from matplotlib import image
 
+from bench.figures.curves import figure_4
+from bench.figures.series import Series
 from bench.figures.style import COLOURS, DASHES, MARKERS, look
 from bench.registry import attack as attacks
 from bench.registry import protocol as protocols
 from bench.report.inventory import inventory
+from bench.report.rows import Share
 from bench.store import Store
 from tests.bench.helpers import Inside, bench, last_line
 
@@ -58,6 +63,19 @@ def test_every_kind(kind: str, folder: Path, inside: Inside) -> None:
     inside(folder, "figure", kind, *BASE, *eps, "--out", "b")
     for path in (png, svg):
         assert digest(path) == digest(folder / "b" / path.name), "drawn twice, the same bytes"
+
+
+def test_points_are_joined_only_where_nothing_lies_between_and_as_many_images_are_behind_them() -> None:
+    def points(n: int, *radii: int) -> dict[Fraction, Share]:
+        return {Fraction(radius, 255): Share(n // 2, n) for radius in radii}
+
+    weak = Series("digits", "deq", "paper", "PGD", points(500, 2, 4) | points(100, 8, 16, 24))
+    figure, text = figure_4("digits", [weak], {"deq": points(500, 2, 4, 24)})
+    drawn = [tuple(line.get_xdata()) for line in figure.axes[0].get_lines()]
+    joined = dict.fromkeys(tuple(None if math.isnan(x) else round(x) for x in line) for line in drawn)
+    assert list(joined) == [(2, 4, None, 8, 16, 24), (2, 4, None, 24)]
+    assert "n = 100 to 500" in text and "No worst case" not in text
+    assert "No worst case is shown" in figure_4("digits", [weak], {})[1]
 
 
 def test_what_a_figure_lacks_is_said(folder: Path, inside: Inside) -> None:

@@ -136,6 +136,12 @@ def test_hostile_names_stay_text() -> None:
     assert "&lt;b&gt;" in html and html.count("<th") == 3 + 1  # three columns and <thead>
 
 
+def test_without_the_data_set_it_does_not_say_that_there_is_no_checkpoint(folder: Path, inside: Inside) -> None:
+    done = inside(folder, "table", "1", "--data-dir", "elsewhere", code=2)
+    assert "mnist: the data set is not there" in done.stdout and "no checkpoint on mnist" not in done.stdout
+    assert "--dataset mnist" not in done.stdout and "could not be downloaded" in last_line(done)
+
+
 def test_bad_requests_are_one_line(tmp_path: Path, inside: Inside) -> None:
     assert "has the paper's attacks and radii" in last_line(inside(tmp_path, "table", "1", "--eps", "2", code=2))
     assert "fills a table of the paper" in last_line(inside(tmp_path, "table", "--run", code=2))
