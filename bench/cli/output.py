@@ -111,12 +111,12 @@ def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
         [
             cost.row.dataset,
             cost.row.label,
-            _minutes(cost.train_seconds),
+            _duration(cost.train_seconds),
             cost.cells,
             cost.shards,
             f"{cost.forwards:,}",
             f"{cost.backwards:,}",
-            _minutes(cost.seconds),
+            _duration(cost.seconds),
         ]
         for cost in costs
     ]
@@ -124,7 +124,7 @@ def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
     typer.echo(tabulate(table, header, "plain", disable_numparse=True))
     total = sum(cost.train_seconds + cost.seconds for cost in costs)
     about = "at most about" if cascades else "about"
-    typer.echo(f"To do: {about} {_minutes(total)} on one worker ({device}). Nothing was computed or stored.")
+    typer.echo(f"To do: {about} {_duration(total)} on one worker ({device}). Nothing was computed or stored.")
     if cascades:
         typer.echo(f"{', '.join(cascades)}: as if no image fell; every one that does saves the stages after it.")
 
@@ -175,5 +175,9 @@ def _quality(card: dict[str, Any]) -> Sequence[str]:
     return str(card["settings"].get("epochs", "?")), share + (f" (reduced training set: {reduced})" if reduced else "")
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there are two."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
