@@ -20,6 +20,7 @@ _WORST_IS = (
     "broken by any attack on pixels that the store holds of the model, at this radius or a smaller one; only where "
     "AutoAttack or the adaptive attack has run unreduced"
 )
+_JOINED = "Joined are neighbouring radii of the same n."
 Points = Mapping[Fraction, Share]
 
 
@@ -58,7 +59,7 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
     )
     caption = (
         f"Robust accuracy on {dataset} against the radius, protocol {series[0].protocol}, first n = {counts(shares)} "
-        f"test images; bars: 95 % Wilson intervals.{about_worst}"
+        f"test images; bars: 95 % Wilson intervals. {_JOINED}{about_worst}"
     )
     return figure, caption
 
@@ -75,7 +76,7 @@ def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], wors
         radii = _radii(*(one.points for one in group), points)
         for one in group:
             name = f"{one.protocol}: {one.attack}"
-            _line(panel, one.points, look(names.index(name)), name, [r for r in radii if r in one.points])
+            _line(panel, one.points, look(names.index(name)), name, radii)
         if points:
             _line(panel, points, Look("#000000", ":", "x"), WORST, radii)
         for attack, marker in (("I-FGSM", "1"), ("PGD", "2")):
@@ -104,7 +105,7 @@ def curve_caption(dataset: str, by_model: Mapping[str, Sequence[Series]], worst:
     control = any(one.control for group in by_model.values() for one in group)
     return (
         f"Accuracy on {dataset} against the radius, first n = {counts(shares)} test images, at 0 without attack; bars: "
-        "95 % Wilson intervals."
+        f"95 % Wilson intervals. {_JOINED}"
         + (f" {WORST.capitalize()}: {_WORST_IS}." if worst else "")
         + (" (control): attacked on normalised tensors, no measure of robustness." if control else "")
     )
