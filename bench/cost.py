@@ -17,7 +17,7 @@ from bench.config import Config
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
 from bench.outcomes import evaluate
-from bench.pace import FEW, least_seconds, pace
+from bench.pace import least_seconds, pace, timed_on
 from bench.packed import evaluate_packed
 from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
 from bench.registry import protocol
@@ -184,9 +184,8 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
     assert row.job is not None
     job, settings = row.job, row.job.settings
     batch = min(settings["batch_size"], len(data.x_train))
-    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    # On a CPU a convolution takes as long for each image of a large batch as of a small one.
-    few = min(FEW, batch) if convolves and device.type == "cpu" else batch
+    on_gpu = device.type == "cuda"
+    few = timed_on(model, batch, on_gpu)
     x, y = as_pixels(data.x_train[:few]).to(device), data.y_train[:few].to(device)
     model.train()
 
@@ -196,7 +195,7 @@ def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.d
         job.recipe.target(model, x, y, moment, **job.recipe_options).backward()
 
     with threads(count):
-        seconds = least_seconds(step, device.type == "cuda") * batch / few
+        seconds = least_seconds(step, on_gpu) * batch / few
     return seconds * (len(data.x_train) // batch) * int(settings["epochs"])
 
 

@@ -47,13 +47,12 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
     """
     on_gpu = any(t.is_cuda for t in model.parameters())
     with frozen(model), parametrize.cached():
-        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        x, y = _images(model, data, min(FEW, batch) if convolves and not on_gpu else batch)
+        x, y = _images(model, data, timed_on(model, batch, on_gpu))
         gradient = least_seconds(lambda: input_gradient(model, x, y), on_gpu) / len(x)
         with torch.no_grad():
             forward = least_seconds(lambda: model(x), on_gpu) / len(x)
         if not on_gpu:
-            return Pace(forward, gradient, batch if convolves else max(batch, min(lanes * batch, ROWS)))
+            return Pace(forward, gradient, batch if _convolves(model) else max(batch, min(lanes * batch, ROWS)))
         rows, each = batch, gradient
         while 2 * rows <= lanes * batch and _fits(x):
             x, y = x.repeat(2, 1, 1, 1), y.repeat(2)
@@ -65,6 +64,15 @@ def pace(model: nn.Module, data: Dataset, batch: int, lanes: int) -> Pace:
                 break
             rows, each = 2 * rows, now
         return Pace(forward, each, rows)
+
+
+def timed_on(model: nn.Module, batch: int, on_gpu: bool) -> int:
+    """How many images tell what one of a batch costs: on a CPU a convolution takes as long for each of a few."""
+    return min(FEW, batch) if _convolves(model) and not on_gpu else batch
+
+
+def _convolves(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def _fits(x: Tensor) -> bool:

@@ -152,10 +152,11 @@ def unique_eps(texts: list[str]) -> list[Fraction]:
     """The radii in the order given, without repetitions. Raises BenchError for a bad one or none."""
     if not texts:
         raise BenchError("--eps: give at least one radius, e.g. --eps 2,4,6,8.")
-    for text in texts:
-        if "/" not in text and 0 < parse_eps(text) < HALF_A_LEVEL:
+    radii = [parse_eps(text) for text in texts]
+    for text, radius in zip(texts, radii, strict=True):
+        if "/" not in text and 0 < radius < HALF_A_LEVEL:
             say(f"--eps {text} is {text}/255; {text} of the pixel range is {255 * float(text):g}")
-    return list(dict.fromkeys(parse_eps(text) for text in texts))
+    return list(dict.fromkeys(radii))
 
 
 def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> list[AttackPlan]:

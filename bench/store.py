@@ -130,7 +130,7 @@ class Store:
             self.release(lock)
 
     def _compact(self, cell: Cell) -> int:
-        shards = range((self.manifest(cell) or {"shards": 0})["shards"])
+        shards = range(self._vouched(cell))
         single = [path for shard in shards if (path := self.shard_path(cell, shard)).exists()]
         # A manifest written anew may name fewer shards than are together already.
         if not single or len(shards) < count_together(self.together_path(cell)):
@@ -173,16 +173,19 @@ class Store:
 
     def complete(self, cell: Cell, examples: int) -> bool:
         """Whether a manifest vouches for the first `examples` images and their shards are there."""
+        return self._vouched(cell) >= len(cell.shards(examples)) and not self.missing(cell, examples)
+
+    def _vouched(self, cell: Cell) -> int:
+        """How many shards the manifest names, 0 without one."""
         manifest = self.manifest(cell)
-        covered = manifest is not None and manifest["shards"] >= len(cell.shards(examples))
-        return covered and not self.missing(cell, examples)
+        return 0 if manifest is None else int(manifest["shards"])
 
     def finish(self, cell: Cell, examples: int, request: dict[str, Any]) -> None:
         """Write the manifest once the shards are there; `request` is what was asked for, as passed and resolved."""
         self._write_identity(cell)
         if self.complete(cell, examples):
             return
-        shards = max(len(cell.shards(examples)), (self.manifest(cell) or {"shards": 0})["shards"])
+        shards = max(len(cell.shards(examples)), self._vouched(cell))
         content = {
             "key": cell.key(),
             "label": cell.source.label,

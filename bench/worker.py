@@ -113,8 +113,8 @@ def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows
             claimed = [cell for cell, place, lock in claims if place == shard and lock]
             return [cell for cell in claimed if not store.has(cell, shard, setting.keep_images)]
 
-        mine = [(cells, list(places)) for cells, places in groupby(shards, lacks) if cells]
-        needed = [(cell.smaller, place) for cells, places in mine for place in places for cell in cells if cell.smaller]
+        mine = [(lacking, list(places)) for lacking, places in groupby(shards, lacks) if lacking]
+        needed = [(c.smaller, place) for lacking, places in mine for place in places for c in lacking if c.smaller]
         if not all(store.has(smaller, place) for smaller, place in needed):
             return Result("busy")  # it goes on from there
         for lacking, places in mine:

@@ -19,7 +19,7 @@ from bench.plan import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.report.breakers import breaker_lines
 from bench.report.numbers import NOISE
-from bench.report.rows import ABSENT, Line, make_lines
+from bench.report.rows import Line, make_lines
 from bench.report.style import Format
 from bench.report.table import budget_lines, render
 from bench.spaces import Space, space_of
@@ -46,7 +46,7 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
     colour = takes_colour()
     baseline = str(parse_model(config.run.baseline))
     typer.echo(render(lines, matrix.eps, baseline, form, colour), nl=False)
-    failures = [line.failure for line in lines if line.failure and not line.failure.startswith(ABSENT)]
+    failures = [line.failure for line in lines if line.failure and not line.absent]
     if form not in ("terminal", "markdown"):
         return failures
     typer.echo(f"\n{_caption(lines, config, baseline, colour or form == 'markdown')}\n")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -144,16 +145,15 @@ def _line(
     """Points with their intervals, joined where they are neighbours among `radii` and of as many images: what lies
     between others, or comes from another number of images, is no slope."""
     x, y, low, high = list[float](), list[float](), list[float](), list[float]()
-    last: Fraction | None = None
-    for eps, share in points.items():
-        if last is not None and (radii.index(eps) != radii.index(last) + 1 or share.n != points[last].n):
+    joined = {(a, b) for a, b in pairwise(radii) if a in points and b in points and points[a].n == points[b].n}
+    for last, (eps, share) in zip([None, *points], points.items(), strict=False):
+        if last is not None and (last, eps) not in joined:
             for column in (x, y, low, high):
                 column.append(math.nan)
         x.append(float(255 * eps))
         y.append(share.percent)
         low.append(max(0.0, share.percent - share.interval[0]))
         high.append(max(0.0, share.interval[1] - share.percent))
-        last = eps
     face = "white" if hollow else style.colour
     panel.errorbar(
         x, y, yerr=[low, high], color=style.colour, ls=style.dashes, marker=style.marker, mfc=face, elinewidth=0.8,

@@ -10,7 +10,7 @@ const COLUMNS = [
   { id: "dataset", name: "Data set", key: (r) => r.dataset, cell: (r) => [r.dataset] },
   { id: "recipe", name: "Recipe", key: (r) => r.recipe, cell: (r) => [r.recipe] },
   { id: "protocol", name: "Protocol", key: (r) => r.protocol, cell: (r) => [r.protocol] },
-  { id: "attack", name: "Attack", key: (r) => r.attack, 
+  { id: "attack", name: "Attack", key: (r) => r.attack,
     cell: (r) => [r.attack.replace(/[[,]/g, "$&\u200b"), r.how === "" ? null : element("small", {}, r.how)] },
   { id: "eps", name: "ε", number: true, key: (r) => r.eps, cell: (r) => [r.epsText] },
   { id: "clean", name: "Clean", number: true, key: (r) => r.clean.percent, cell: (r) => shareCell(r.clean) },

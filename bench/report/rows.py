@@ -73,6 +73,11 @@ class Line:
     clean_right: Verdicts | None = None
     right: dict[Fraction, Verdicts] = field(default_factory=dict)
 
+    @property
+    def absent(self) -> bool:
+        """Whether nothing failed, and the store lacks what was asked for."""
+        return self.failure.startswith(ABSENT)
+
     def add(self, eps: Fraction, outcomes: Outcomes, right: Verdicts, budget: Budget) -> None:
         """Take in one cell's outcomes and what counts as right in them."""
         self.clean, self.clean_right = clean_share(outcomes), outcomes["clean"] == outcomes["label"]

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from bench.budget import Budget
 from bench.epsilon import show_eps
 from bench.report.numbers import Number, gain, number, over_seeds, rival
-from bench.report.rows import ABSENT, Line, Share
+from bench.report.rows import Line, Share
 from bench.report.style import Format, Style, lay_out, rank_mark, style_of
 
 COLUMNS = ["dataset", "model", "train_seed", "note", "kind", "attack", "eps", "accuracy", "low", "high", "n"]
@@ -102,7 +102,7 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         if not line.attack:
             seeds = ", ".join(str(x.train_seed) for x in group if x.train_seed is not None)
             name = f"{here[1]} (seed {seeds})" if seeds and several else here[1]
-            state = line.failure if line.failure.startswith(ABSENT) else "failed"
+            state = line.failure if line.absent else "failed"
             body.append([head[0], style.text(name), state, "", "", *[style.text("—")] * len(eps), ""])
             continue
         count = max(len(other) for other in groups if (other[0].dataset, label(other[0])) == here)
