@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from attacks.compaction import keep
 from attacks.draws import Draws
 from attacks.losses import margin
+from models.locality import Nearby
 
 SHARE = 0.8  # p: the window's share of the image at first
 # Queries from which on the share is half as large as before: the paper's schedule for 10,000 queries, not rescaled.
 _HALVINGS = (11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)
+
+SMALL = 8  # pixels; windows of it and below leave most of an image as it is
 
 _FEW = 4  # a look at further proposals costs the same for few examples as for many: not for less than a quarter
 
@@ -80,24 +83,29 @@ def square(
     result = begin.clone()
     state = _Search(rows, y, low, high, begin, margin(logits, y), torch.zeros_like(y), torch.zeros_like(y))
     keep(state, logits.argmax(1) == y)
+    nearby = None
     for windows in _proposals(drawn[:, stripes:].view(len(x), queries, -1), x.shape):
+        if nearby is None and windows.side <= SMALL and len(state.rows):
+            nearby = Nearby(model, state.best, windows.side)
         state.at = torch.zeros_like(state.rows)
         while len(state.rows) and bool((state.at < windows.top.shape[1]).any()):
-            _round(model, state, windows, result)
+            _round(model, nearby, state, windows, result)
     result[state.rows] = state.best
     return result
 
 
-def _round(model: nn.Module, state: _Search, windows: _Windows, result: Tensor) -> None:
+def _round(model: nn.Module, nearby: Nearby | None, state: _Search, windows: _Windows, result: Tensor) -> None:
     """One question per example, whose proposal is kept where it misclassifies or raises the margin."""
-    asked, images = _questions(state, windows)
+    asked, images, corners = _questions(state, windows)
     if not len(asked):
         return
     y = state.y[asked]
-    logits = model(images)
+    logits = nearby.ask(asked, images, *corners, windows.side) if nearby else model(images)
     reached, wrong = margin(logits, y), logits.argmax(1) != y
     better = wrong | (reached > state.margin[asked])
     taken = asked[better]
+    if nearby:
+        nearby.take(better)
     state.best[taken], state.margin[taken] = images[better], reached[better]
     state.changed[taken] = windows.first + state.at[taken] - 1
     if bool(wrong.any()):
@@ -105,24 +113,29 @@ def _round(model: nn.Module, state: _Search, windows: _Windows, result: Tensor) 
         right = torch.ones_like(state.rows, dtype=torch.bool)
         right[asked[wrong]] = False
         keep(state, right)
+        if nearby:
+            nearby.keep(right)
 
 
-def _questions(state: _Search, windows: _Windows) -> tuple[Tensor, Tensor]:
-    """Which examples have something to ask, and their proposals.
+def _questions(state: _Search, windows: _Windows) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Which examples have something to ask, their proposals, and top and left of the windows.
 
     The proposals of those that have not are dealt with; they look at their next ones as long as they are many.
     """
     waiting = (state.at < windows.top.shape[1]).nonzero().flatten()
-    asked, images = [], []
+    asked, images, numbers = [], [], []
     while True:
         proposals, useful = _propose(state, windows, waiting)
-        state.at[waiting] += 1
         asked.append(waiting[useful])
         images.append(proposals)
+        numbers.append(state.at[asked[-1]])
+        state.at[waiting] += 1
         waiting = waiting[~useful]
         waiting = waiting[state.at[waiting] < windows.top.shape[1]]
         if len(waiting) <= len(state.rows) / _FEW:
-            return torch.cat(asked), torch.cat(images)
+            which = torch.cat(asked)
+            place = (state.rows[which], torch.cat(numbers))
+            return which, torch.cat(images), (windows.top[place], windows.left[place])
 
 
 def _propose(state: _Search, windows: _Windows, which: Tensor) -> tuple[Tensor, Tensor]:

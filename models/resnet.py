@@ -9,8 +9,10 @@ from torch.nn import functional
 from bench.registry import model
 from models.folding import fold_pairs, fold_sequence
 from models.images import Classifier, Images
+from models.locality import Layer, first_layers
 from models.naming import resnet_key
 
+LOCAL = 3  # blocks of the first stage, at most, that a search may have computed in part: all three of ResNet-20
 WIDTH = 64  # features after the last stage and global average pooling
 
 Shortcut = Literal["pad", "conv"]
@@ -28,7 +30,10 @@ class PadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut, the identity where the shape stays."""
+    """Two 3×3 convolutions and a shortcut, the identity where the shape stays.
+
+    ReLUs act in place, here and below: on a CPU they take as long as fetching their memory does.
+    """
 
     def __init__(self, inside: int, outside: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
@@ -44,8 +49,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outside))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        return torch.relu(self.shortcut(x) + y)
+        y = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
+        return torch.relu_(self.shortcut(x) + y)
 
     def fold(self) -> None:
         fold_pairs(self, [("conv1", "bn1"), ("conv2", "bn2")])
@@ -78,6 +83,7 @@ class ResNetFeatures(nn.Module):
                 blocks.append(BasicBlock(inside, outside, 1 if inside == outside else 2, shortcut))
                 inside = outside
         self.blocks = nn.Sequential(*blocks)
+        self.local = min(LOCAL, (depth - 2) // 6)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -85,7 +91,17 @@ class ResNetFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.blocks(torch.relu(self.bn(self.conv(x)))).mean((2, 3)))
+        return cast(Tensor, self.blocks[self.local :](first_layers(self, x)).mean((2, 3)))
+
+    def first(self, x: Tensor) -> Tensor:
+        """The stem and the first blocks."""
+        return cast(Tensor, self.blocks[: self.local](torch.relu_(self.bn(self.conv(x)))))
+
+    def layers(self) -> list[Layer]:
+        """`first`, layer by layer."""
+        blocks = cast(list[BasicBlock], list(self.blocks[: self.local]))
+        inside = [layer for b in blocks for layer in (Layer(b.conv1, b.bn1), Layer(b.conv2, b.bn2, skip=True))]
+        return [Layer(self.conv, self.bn), *inside]
 
     def fold(self) -> None:
         fold_pairs(self, [("conv", "bn")])

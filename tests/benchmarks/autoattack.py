@@ -2,15 +2,19 @@
 
     python -m tests.benchmarks.autoattack --models 'resnet20,resnet20+pgd-at[eps=8/255]' --dataset cifar10 --eps 8
 
-prints a table of models and one of stages (models are trained first where there is no checkpoint), on one thread. Times
-are medians of the process's CPU time, which a busy machine disturbs less than the clock on the wall; engines alternate.
-Both run through the same contract and cascade, on the same model and the same images.
+prints a table of models and one of stages (models are trained first where there is no checkpoint). Each engine has a
+process with one thread, ours prepared as the program prepares its workers (`bench.heap`), the other as Python starts.
+Times are medians of the processes' CPU time, which a busy machine disturbs less than the clock on the wall; engines
+alternate. Both run through the same contract and cascade, on the same model and the same images.
 """
 
+import argparse
+import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +30,7 @@ from attacks.draws import Draws
 from bench.budget import Budget, Counted
 from bench.data.load import as_pixels, load
 from bench.epsilon import parse_eps, show_eps
+from bench.heap import keep_freed
 from bench.names import split_list
 from bench.registry import attack
 from tests.benchmarks.trained import options, trained
@@ -35,8 +40,10 @@ ENGINES = ("reference", "compact")
 
 @dataclass(frozen=True)
 class Run:
-    """One engine on all images: who still stands, (N,), CPU seconds per stage, and what was asked of the model."""
+    """One engine on all images: who was right clean and who still stands, (N,), CPU seconds per stage, and what was
+    asked of the model."""
 
+    clean: Tensor
     standing: Tensor
     seconds: dict[str, float]
     budget: Budget
@@ -54,15 +61,36 @@ def once(net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws, options
     found = run_attack(follow, model, x, y, torch.full((len(x),), eps), draws)
     spent = {name: after - before for name, before, after in zip(cascade.stages, marks, marks[1:], strict=False)}
     with torch.no_grad():
-        return Run((net(x).argmax(1) == y) & (net(found).argmax(1) == y), spent, budget)
+        clean = net(x).argmax(1) == y
+        return Run(clean, clean & (net(found).argmax(1) == y), spent, budget)
 
 
-def compare(attempt: Callable[[str], Run], repeats: int) -> dict[str, list[Run]]:
-    """`repeats` runs of each engine, in turn."""
-    runs: dict[str, list[Run]] = {engine: [] for engine in ENGINES}
-    for _ in range(repeats):
-        for engine, done in runs.items():
-            done.append(attempt(engine))
+def prepare(engine: str) -> None:
+    """Begin an engine's own process."""
+    torch.set_num_threads(1)
+    if engine == "compact":
+        keep_freed()
+
+
+def attempt(engine: str, name: str, given: argparse.Namespace) -> Run:
+    """One run, in the engine's process."""
+    data = load(given.dataset, given.data_dir)
+    x, y = as_pixels(data.x_test[: given.examples]), data.y_test[: given.examples]
+    net = trained(name, given.dataset, given.data_dir, given.checkpoints)[0].requires_grad_(False)
+    options = {**budgets(given), "engine": engine}
+    return once(net, x, y, float(parse_eps(given.eps)), Draws(0, data.test_hash, range(len(x))), options)
+
+
+def budgets(given: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in ("attacks", "iterations", "targets", "queries")}
+
+
+def compare(pools: Mapping[str, ProcessPoolExecutor], name: str, given: argparse.Namespace) -> dict[str, list[Run]]:
+    """The runs of each engine, in turn."""
+    runs: dict[str, list[Run]] = {engine: [] for engine in pools}
+    for _ in range(given.repeats):
+        for engine, pool in pools.items():
+            runs[engine].append(pool.submit(attempt, engine, name, given).result())
     return runs
 
 
@@ -70,9 +98,10 @@ def seconds(runs: Sequence[Run], stage: str | None = None) -> float:
     return statistics.median(sum(run.seconds.values()) if stage is None else run.seconds[stage] for run in runs)
 
 
-def summary(runs: dict[str, list[Run]], clean: Tensor) -> list[float]:
+def summary(runs: dict[str, list[Run]]) -> list[float]:
     """Clean accuracy, accuracy under both, share of images they agree on, in %; seconds of both, and their ratio."""
     standing = [runs[engine][0].standing for engine in ENGINES]
+    clean = runs[ENGINES[0]][0].clean.float().mean()
     shares = (clean, *(one.float().mean() for one in standing), (standing[0] == standing[1]).float().mean())
     times = [seconds(runs[engine]) for engine in ENGINES]
     return [*(100 * float(share) for share in shares), *times, times[0] / times[1]]
@@ -97,22 +126,18 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--attacks", default="+".join(ATTACKS))
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    data, eps = load(given.dataset, given.data_dir), parse_eps(given.eps)
-    x, y = as_pixels(data.x_test[: given.examples]), data.y_test[: given.examples]
-    draws = Draws(0, data.test_hash, range(len(x)))
-    budgets = {name: getattr(given, name) for name in ("attacks", "iterations", "targets", "queries")}
     load_before, rows, parts = os.getloadavg()[0], [], []
+    context = multiprocessing.get_context("spawn")
+    pools = {engine: ProcessPoolExecutor(1, context, prepare, (engine,)) for engine in ENGINES}
     for name in split_list(given.models):
-        net = trained(name, given.dataset, given.data_dir, given.checkpoints)[0].requires_grad_(False)
-
-        def attempt(engine: str, net: nn.Module = net) -> Run:
-            return once(net, x, y, float(eps), draws, {**budgets, "engine": engine})
-
-        runs = compare(attempt, given.repeats)
-        rows.append([name, len(x), *summary(runs, (net(x).argmax(1) == y).float().mean())])
+        trained(name, given.dataset, given.data_dir, given.checkpoints)
+        runs = compare(pools, name, given)
+        rows.append([name, len(runs[ENGINES[0]][0].clean), *summary(runs)])
         parts += [[name, *part] for part in stage_by_stage(runs)]
-    print(f"{given.dataset}, ε = {show_eps(eps)}, {budgets}, {given.repeats} runs, torch {torch.__version__}\n")
+    for pool in pools.values():
+        pool.shutdown()
+    print(f"{given.dataset}, ε = {show_eps(parse_eps(given.eps))}, {budgets(given)}, torch {torch.__version__},")
+    print(f"medians of {given.repeats}\n")
     head = ["model", "n", "clean %", "pyautoattack %", "ours %", "agree %", "pyautoattack s", "ours s", "ratio"]
     print(tabulate(rows, head, tablefmt="github", floatfmt=("", "d", ".1f", ".1f", ".1f", ".1f", ".1f", ".1f", ".2f")))
     print()
