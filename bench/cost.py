@@ -19,11 +19,12 @@ from bench.errors import BenchError, first_line
 from bench.outcomes import evaluate
 from bench.pace import least_seconds, pace, timed_on
 from bench.packed import evaluate_packed
-from bench.plan import AttackPlan, Matrix, Row, add_cells, trained
+from bench.plan import AttackPlan, Matrix, Row, add_cells
 from bench.registry import protocol
 from bench.spaces import Space, in_space, space_of
 from bench.store import Store
 from bench.training.checkpoint import load_weights
+from bench.training.chosen import trained
 from bench.training.loop import build_model, threads, training_threads
 from bench.training.recipes import Moment
 from models.images import Images

@@ -14,8 +14,8 @@ from attacks.draws import Draws
 from attacks.gradient_sign import pgd
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
-from bench.plan import trained
 from bench.training.checkpoint import load_weights
+from bench.training.chosen import trained
 from bench.training.job import Job
 from bench.training.loop import build_model
 from bench.verify import States, Verification, displacement, verify_lyapunov

@@ -17,8 +17,8 @@ from bench.progress import say
 from bench.registry import Entry, attack, protocol
 from bench.sources import model_source
 from bench.spaces import space_of
-from bench.training.checkpoint import card_path, read_card
-from bench.training.chosen import differences, longest_trained, training_note
+from bench.training.checkpoint import read_card
+from bench.training.chosen import differences, trained, trained_or_longest, training_note
 from bench.training.job import Job, check_groups, make_job
 from bench.training.loop import build_model
 from bench.twins import twin_job
@@ -124,8 +124,8 @@ def _rows(
             break
         row.label = str(spec)
         free = not as_named and epochs is None and not (spec.recipe and spec.recipe.options)
-        if free and not trained(row.job, config.paths.checkpoints):
-            row.job = longest_trained(row.job, config.paths.checkpoints)
+        if free:
+            row.job = trained_or_longest(row.job, config.paths.checkpoints)
         row.twins = _twins(row.job, attacks, data, config)
         if row.job.pretrained:
             break
@@ -189,14 +189,6 @@ def _check_labels(plans: list[AttackPlan]) -> None:
                 f"attacks '{other}' and '{plan.entry.name}' are both labelled '{plan.label}'; register one with "
                 "another label=."
             )
-
-
-def trained(job: Job, checkpoints: Path) -> bool:
-    """Whether nothing has to be trained for this job."""
-    if job.pretrained:
-        return True
-    path = job.checkpoint(checkpoints)
-    return path.exists() and card_path(path).exists()
 
 
 def add_stored_cells(matrix: Matrix, config: Config, device: str) -> None:

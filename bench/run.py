@@ -16,11 +16,11 @@ from bench.environment import pick_device
 from bench.errors import BenchError, first_line
 from bench.forecast import Forecast
 from bench.names import parse_model
-from bench.plan import Matrix, add_stored_cells, trained
+from bench.plan import Matrix, add_stored_cells
 from bench.progress import Progress, progress, say
 from bench.store import Store
 from bench.tasks import Task, row_tasks
-from bench.training.chosen import exact_name
+from bench.training.chosen import exact_name, trained
 from bench.training.job import make_job
 from bench.training.loop import threads, train
 from bench.worker import Result, Setting, compute, start_worker

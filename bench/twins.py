@@ -7,7 +7,7 @@ from bench.data.load import Dataset
 from bench.errors import BenchError
 from bench.names import parse_model
 from bench.registry import model
-from bench.training.chosen import exact_name, longest_trained
+from bench.training.chosen import exact_name, trained_or_longest
 from bench.training.job import Job, make_job
 
 
@@ -37,7 +37,6 @@ def twin_job(job: Job, data: Dataset, config: Config, named: str = "auto") -> Jo
     twin = make_job(parse_model(found[0]), data, config, job.seed)
     same = job.recipe.name == "standard" and not job.pretrained
     if not same:
-        folder = config.paths.checkpoints
-        return twin if twin.checkpoint(folder).exists() else longest_trained(twin, folder)
+        return trained_or_longest(twin, config.paths.checkpoints)
     alike = replace(twin, settings=job.settings)
     return replace(alike, label=exact_name(twin, alike))

@@ -11,8 +11,9 @@ from bench.certificates import offers_certificate
 from bench.config import Config
 from bench.data.load import as_pixels
 from bench.names import parse_model
-from bench.plan import load_datasets, trained
+from bench.plan import load_datasets
 from bench.training.checkpoint import load_weights
+from bench.training.chosen import trained
 from bench.training.job import make_job
 from bench.training.loop import build_model
 

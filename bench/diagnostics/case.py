@@ -15,10 +15,11 @@ from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
 from bench.diagnostics.thresholds import CANARY_COLOUR, CANARY_RADII
 from bench.errors import BenchError
-from bench.plan import Matrix, Row, plan_attacks, trained
+from bench.plan import Matrix, Row, plan_attacks
 from bench.registry import protocol
 from bench.sources import model_source
 from bench.spaces import space_of
+from bench.training.chosen import trained
 from bench.training.job import canonical
 from bench.twins import twin_job
 from bench.worker import load_model

@@ -14,11 +14,11 @@ from bench.epsilon import show_eps
 from bench.errors import BenchError
 from bench.names import parse_model, unique
 from bench.paper.load import ATTACKS, Printed, printed_cells
-from bench.plan import Matrix, Row, load_datasets, plan_attacks, trained
+from bench.plan import Matrix, Row, load_datasets, plan_attacks
 from bench.registry import protocol
 from bench.report.rows import Share, clean_share, robust_share
 from bench.store import Store
-from bench.training.chosen import cards, longest_trained, training_note
+from bench.training.chosen import cards, longest_trained, trained, training_note
 from bench.training.job import check_groups, make_job
 
 CLEAN = ""  # the attack of a printed accuracy without attack

@@ -8,6 +8,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.names import Spec, parse_model
+from bench.training.checkpoint import card_path
 from bench.training.job import Job
 
 
@@ -20,6 +21,17 @@ def cards(folder: Path, dataset: str) -> list[tuple[Path, dict[str, Any]]]:
         except BenchError:
             continue  # `bench list models` shows it
     return found
+
+
+def trained(job: Job, folder: Path) -> bool:
+    """Whether nothing has to be trained for this job."""
+    path = None if job.pretrained else job.checkpoint(folder)
+    return path is None or (path.exists() and card_path(path).exists())
+
+
+def trained_or_longest(job: Job, folder: Path) -> Job:
+    """The job itself where it has been trained, else the one that stands for it (`longest_trained`)."""
+    return job if trained(job, folder) else longest_trained(job, folder)
 
 
 def longest_trained(job: Job, folder: Path) -> Job:
@@ -41,8 +53,8 @@ def longest_trained(job: Job, folder: Path) -> Job:
 
 def differences(job: Job, other: Job) -> dict[str, Any]:
     """Settings and recipe options of `other` that are not the job's."""
-    asked, trained = ({**j.settings, **j.recipe_options} for j in (job, other))
-    return {key: value for key, value in trained.items() if value != asked[key]}
+    asked, had = ({**j.settings, **j.recipe_options} for j in (job, other))
+    return {key: value for key, value in had.items() if value != asked[key]}
 
 
 def training_note(job: Job, other: Job) -> str:
