@@ -24,6 +24,7 @@ if [[ -n ${EPOCHS:-} ]]; then
 fi
 plain="deq$recipe,deq-orth$recipe,lyadeq-no-orth$recipe,lyadeq$recipe"
 rows=$plain,$ibp
+[[ $dataset == mnist ]] || rows=$plain,$twin$recipe,$ibp
 
 for seed in ${seeds//,/ }; do
     $bench train --train-seed "$seed" --models "$twin$recipe,$rows" --dataset "$dataset" --data-dir "$data"
@@ -33,7 +34,12 @@ for protocol in paper paper-normalized; do
 done
 first=${seeds%%,*}
 audited=$rows
-$bench audit "${common[@]}" --train-seed "$first" --models "$rows" --eps 8 --examples "$few"
+if [[ $dataset == mnist ]]; then
+    $bench audit "${common[@]}" --train-seed "$first" --models "$rows" --eps 8 --examples "$few"
+else
+    $bench run "${common[@]}" --train-seed "$first" --models "$rows" --protocol adaptive --eps 8 --examples "$few"
+    $bench diagnose "${common[@]}" --train-seed "$first" --models "$rows" --eps 2,4,6,8 --examples 100
+fi
 $bench run "${common[@]}" --train-seed "$first" --models "$rows" --protocol standard --eps 8 --examples "$few"
 if [[ $dataset == mnist && -z ${EPOCHS:-} ]]; then
     readouts='lyadeq[readout=step],lyadeq[readout=output],lyadeq[readout=features]'
@@ -57,6 +63,11 @@ if [[ $dataset == mnist && -z ${EPOCHS:-} ]]; then
     done
 elif [[ $dataset == cifar10 ]]; then
     $bench run "${common[@]}" --train-seed "$first" --models "deq$recipe,lyadeq$recipe" --protocol adaptive --eps 2 --examples "$few"
+    hardened='resnet20+pgd-at[epochs=2,autocast=true],lyadeq+pgd-at[epochs=2,autocast=true]'
+    for protocol in paper paper-normalized; do
+        $bench run "${common[@]}" --models "$hardened" --protocol "$protocol" --examples "$examples"
+    done
+    $bench run "${common[@]}" --models "$hardened" --protocol standard --eps 8 --examples "$few"
 fi
 $bench compact
 for kind in 3 4 curve solver images; do
