@@ -37,6 +37,7 @@ from attacks.contract import frozen
 from attacks.protocols import paper
 from bench.data.load import Dataset, as_pixels
 from bench.heap import keep_freed
+from bench.names import split_list
 from models.folding import folded
 from tests.benchmarks.engine import BATCH, rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
@@ -192,10 +193,12 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=BATCH, help="images per forward of the loops")
     parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--libraries", default="torchattacks,foolbox", help="whose loops")
     given = parser.parse_args()
     net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
     count = min(given.examples, len(data.x_test))
-    sides = [OURS, *(side for side in LOOPS if side != TEXTBOOK or hasattr(net.body, "equilibrium"))]
+    loops = [side for side in LOOPS if side.split(",")[0] in split_list(given.libraries)]
+    sides = [OURS, *(side for side in loops if side != TEXTBOOK or hasattr(net.body, "equilibrium"))]
     context, load = multiprocessing.get_context("spawn"), os.getloadavg()[0]
     own = {
         side: [
