@@ -152,7 +152,7 @@ def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int
     draws = partial(Draws, 0, "probe")
     try:
         found = evaluate_packed(net, images.classes, lanes, x, y, range(PROBE), draws, PROBE, PROBE)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         names = " and ".join(dict.fromkeys(plan.label for plan in plans))
         raise BenchError(f"{names} cannot be counted: {first_line(error)}") from error
     return [(budget.forwards, budget.backwards) for _, budget in found]
@@ -170,7 +170,7 @@ def _alone(plan: AttackPlan, images: Images, views: tuple[str, ...]) -> tuple[in
         net = Unbreakable(images.classes, offered)
         try:
             _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BenchError(f"{plan.label} cannot be counted: {first_line(error)}") from error
         _known[key] = budget.forwards, budget.backwards
     return _known[key]

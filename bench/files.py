@@ -14,8 +14,11 @@ from bench.errors import BenchError, first_line
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it.
 
-    Raises BenchError where the disk is full or the folder cannot be written.
+    Raises BenchError where the disk is full, the folder cannot be written, or `path` is something else than a file,
+    a device say, which a rename would replace.
     """
+    if path.exists() and not path.is_file():
+        raise BenchError(f"cannot write {path}: it is there and is no regular file; name another one.")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -53,10 +54,11 @@ def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed:
                 train(job, matrix.data[row.dataset], config.paths.checkpoints, device, config.train)
             except BenchError as error:
                 row.failure = str(error)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if debug:
-                    raise
-                row.failure = f"{job.label} failed in training: {first_line(error)}."
+                    traceback.print_exception(error)
+                hint = "" if debug else "; --debug shows where"
+                row.failure = f"{job.label} failed in training: {first_line(error)}{hint}."
 
 
 def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train: bool, debug: bool) -> Store:

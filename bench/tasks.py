@@ -98,7 +98,7 @@ def _predict(
         with threads(1):  # as in a worker
             net = load_model(first.source, data, device, first.identity["model"]["weights"])
             speed = pace(net, data, batch, TOGETHER * sum(cell.packed for cell in row.cells))
-    except Exception:
+    except (Exception, SystemExit):
         return {}, batch  # whoever computes the cells says what is wrong with the model
     seconds = {cell.key(): speed.gradient for cell in row.certificates}
     plans = [(cell.key(), plan) for cell, plan in zip(row.cells, matrix.attacks, strict=True) if cell.key() in wanted]
@@ -107,7 +107,7 @@ def _predict(
     space, engine = space_of(protocol[config.run.protocol]), config.run.engine
     try:
         spent = counts(net, data.images, [plan for _, plan in counted], space, engine)
-    except Exception:
+    except (Exception, SystemExit):
         return seconds, speed.rows  # nor is an attack judged here
     for (key, _), (forwards, backwards) in zip(counted, spent, strict=True):
         seconds[key] = (forwards * speed.forward + backwards * (speed.gradient - speed.forward)) / PROBE

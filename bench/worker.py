@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -135,11 +136,12 @@ def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequ
     """Compute and file shards of every cell; returns what kept cells from it, one line each."""
     try:
         found = _evaluate(setting, store, cells, shards, rows)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _models.clear()  # whatever failed may have left its mark on the model
-        if setting.debug and not isinstance(error, BenchError | ContractError):
-            raise
-        why = str(error) if isinstance(error, BenchError | ContractError) else first_line(error)
+        known = isinstance(error, BenchError | ContractError)
+        if setting.debug and not known:
+            traceback.print_exception(error)
+        why = str(error) if known else f"{first_line(error)}{'' if setting.debug else '; --debug shows where'}"
         return [f"{cell.attack_label}: {why}" for cell in cells]
     problems = []
     for cell, theirs in zip(cells, found, strict=True):

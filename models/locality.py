@@ -1,12 +1,12 @@
 """Asking again about images that differ from known ones in a window: a network's first layers are computed there alone.
 
 A 3×3 convolution carries a change one pixel further, so a small window changes little of what the first layers of a
-network hand on, and on small images these layers cost most. A network takes part by calling them through
-`first_layers`; a search keeps a `Nearby`. What a model does besides is checked, not trusted: where its network's input
-differs outside the window, or its logits come out differently, everything is computed as ever.
+network hand on, and on small images these layers cost most. A network takes part by asking `first_layers`; a search
+keeps a `Nearby`. Nothing is taken on trust: where a layer is not what it is taken for, where the network's input is
+another one outside the window, or where the logits come out differently, everything is computed as ever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from models.folding import agree
 
+LEAST = 24  # pixels of an image's side below which nothing is saved
 SHARE = 0.75  # of an image's side: where a change reaches further, little is left out
 MOST = 2**29  # bytes remembered of one network, at most
 
@@ -27,7 +28,7 @@ class Layer:
 
     Attributes:
         conv: 3×3, stride 1, padded by a pixel of zeros.
-        norm: acts on each pixel by itself.
+        norm: the identity, or a batch normalisation in eval mode.
         skip: whether the input of the layer before is added.
     """
 
@@ -39,13 +40,22 @@ class Layer:
         y = self.norm(functional.conv2d(x, self.conv.weight, self.conv.bias, padding=padding))
         return torch.relu_(y.add_(before) if self.skip else y)
 
+    def holds(self) -> bool:
+        """Whether the modules are what this layer takes them for."""
+        if type(self.conv) is not nn.Conv2d or type(self.norm) not in (nn.Identity, nn.BatchNorm2d):
+            return False
+        conv, norm = self.conv, self.norm
+        pixelwise = isinstance(norm, nn.Identity) or (norm.running_mean is not None and not norm.training)
+        shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        usual = shape == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1 and conv.padding_mode == "zeros"
+        return bool(pixelwise and usual)
+
 
 class Local(Protocol):
     """A network whose first layers are known one by one."""
 
-    def first(self, x: Tensor) -> Tensor: ...
-
-    def layers(self) -> Sequence[Layer]: ...
+    def layers(self) -> Sequence[Layer]:
+        """Empty where a module among them is not the one they were written for."""
 
 
 @dataclass
@@ -80,6 +90,7 @@ class Nearby:
         self.model, self.side = model, side
         self.traces: dict[Local, _Trace | None] = {}  # None: of no use
         self.question: _Question | None = None
+        self._alive = torch.arange(len(images))
         self._checked = False
         if images.device.type == "cpu":
             self._answer(images)
@@ -88,7 +99,7 @@ class Nearby:
         """Logits of images, (K, C, H, W), that differ from those at `rows` only in windows with these corners, (K,)."""
         if not any(self.traces.values()):
             return cast(Tensor, self.model(images))
-        self.question = _Question(rows, top, left, side)
+        self.question = _Question(self._alive[rows], top, left, side)
         logits = self._answer(images)
         if not self._checked:
             own, self._checked = cast(Tensor, self.model(images)), True
@@ -108,11 +119,8 @@ class Nearby:
                 state.index_copy_(0, places[which].flatten(), values[which].flatten(0, 2))
 
     def keep(self, kept: Tensor) -> None:
-        """Forget all images but these, boolean (N,)."""
-        for trace in self.traces.values():
-            if trace is not None and not bool(kept.all()):
-                stay = torch.cat([kept.repeat_interleave(trace.size[0] * trace.size[1]), kept.new_ones(1)])
-                trace.count, trace.states = int(kept.sum()), [state[stay] for state in trace.states]
+        """No other images than these, boolean (N,), will be asked about."""
+        self._alive = self._alive[kept]
 
     def _answer(self, images: Tensor) -> Tensor:
         token = _asking.set(self)
@@ -125,54 +133,55 @@ class Nearby:
 _asking: ContextVar[Nearby | None] = ContextVar("asking", default=None)
 
 
-def first_layers(network: Local, x: Tensor) -> Tensor:
-    """`network.first(x)`, x (N, C, H, W); while a `Nearby` asks, only where x is new."""
+def first_layers(network: Local, x: Tensor) -> Tensor | None:
+    """What the network's first layers make of x, (N, C, H, W), where a `Nearby` asks that has seen most of it before;
+    None where they have to be computed."""
     nearby = _asking.get()
-    if nearby is None or x.requires_grad:
-        return network.first(x)
+    if nearby is None or torch.is_grad_enabled() or x.is_inference():
+        return None
+    layers = network.layers()
     if nearby.question is None:
-        return _remember(nearby, network, x)
-    found = _recall(nearby, network, x)
-    return network.first(x) if found is None else found
+        nearby.traces[network] = _remembered(nearby, network, layers, x)
+        return None
+    return _recall(nearby, network, layers, x)
 
 
-def _states(layers: Sequence[Layer], x: Tensor) -> list[Tensor]:
+def untouched(modules: Iterable[nn.Module]) -> bool:
+    """Whether each does what its class does: no hooks, no `forward` of its own."""
+    return not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
+
+
+def _remembered(nearby: Nearby, network: Local, layers: Sequence[Layer], x: Tensor) -> _Trace | None:
+    size = (x.shape[2], x.shape[3])
+    reaches = nearby.side + 2 * len(layers)
+    channels = x.shape[1] + sum(layer.conv.out_channels for layer in layers)
+    weighs = channels * size[0] * size[1] * len(x) * x.element_size()
+    fits = min(size) >= LEAST and reaches <= SHARE * min(size) and weighs <= MOST
+    # Asked twice in one forward, its images may not be those of the search.
+    if not layers or not fits or network in nearby.traces:
+        return None
     states = [x]
     for layer in layers:
         states.append(layer(states[-1], states[max(len(states) - 2, 0)]))
-    return states
+    return _Trace(len(x), size, [functional.pad(_pixels(state).flatten(0, 2), (0, 0, 0, 1)) for state in states])
 
 
-def _remember(nearby: Nearby, network: Local, x: Tensor) -> Tensor:
-    layers = network.layers()
-    states, size = _states(layers, x), (x.shape[2], x.shape[3])
-    reaches = nearby.side + 2 * len(layers)
-    weighs = sum(state.numel() for state in states) * x.element_size()
-    # Asked twice in one forward, its images may not be those of the search.
-    useful = network not in nearby.traces and reaches <= SHARE * min(size) and weighs <= MOST
-    flat = [functional.pad(_pixels(state).flatten(0, 2), (0, 0, 0, 1)) for state in states] if useful else []
-    nearby.traces[network] = _Trace(len(x), size, flat) if useful else None
-    return states[-1]
-
-
-def _recall(nearby: Nearby, network: Local, x: Tensor) -> Tensor | None:
+def _recall(nearby: Nearby, network: Local, layers: Sequence[Layer], x: Tensor) -> Tensor | None:
     """What the layers make of x, and the changes written down; None where x is not what the question says it is."""
     trace, question = nearby.traces.get(network), nearby.question
     if trace is None or question is None or network in question.changes or len(x) != len(question.rows):
         return None
-    layers = network.layers()
+    if not layers or not len(x) or trace.size != (x.shape[2], x.shape[3]):
+        return None
     (height, width), outside = trace.size, len(trace.states[0]) - 1
     places = _places(question, len(layers) + 1, trace.size, outside)
+    at = _centre(places, len(layers) + 1)
     # From a place among all known images to the one among those asked about.
     shift = ((torch.arange(len(x)) - question.rows) * height * width)[:, None, None]
-
-    image, at = _pixels(x).flatten(0, 2), _centre(places, len(layers) + 1)
-    known = trace.states[0][:outside].view(trace.count, -1, x.shape[1])[question.rows]
-    differs = (image != known.flatten(0, 1)).any(1)
-    differs[(at + shift).flatten()] = False
-    if bool(differs.any()):
+    if not _differs_there_alone(x, trace, question, at, at + shift):
         return None
-    new = image[at + shift]
+
+    new = _pixels(x).flatten(0, 2)[at + shift]
     changes, before = [(at, new)], new
     for number, layer in enumerate(layers):
         around = _at(trace.states[number], _centre(places, len(layers) - 1 - number))
@@ -186,10 +195,21 @@ def _recall(nearby: Nearby, network: Local, x: Tensor) -> Tensor | None:
 
     last, pixels = trace.states[-1], len(x) * height * width
     result = last.new_empty(pixels + 1, last.shape[1])
-    known = last[:outside].view(trace.count, -1)
-    torch.index_select(known, 0, question.rows, out=result[:pixels].view(len(x), -1))
+    whole = last[:outside].view(trace.count, -1)
+    torch.index_select(whole, 0, question.rows, out=result[:pixels].view(len(x), -1))
     result.index_copy_(0, torch.where(at < outside, at + shift, pixels).flatten(), new.flatten(0, 2))
     return result[:pixels].view(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+
+def _differs_there_alone(x: Tensor, trace: _Trace, question: _Question, at: Tensor, own: Tensor) -> bool:
+    """Whether x is what was known but for the windows, whose pixels are `at` in the trace and `own` in x."""
+    outside = len(trace.states[0]) - 1
+    if bool((at == outside).any()):
+        return False
+    known = trace.states[0][:outside].view(trace.count, -1, x.shape[1])[question.rows]
+    differs = (_pixels(x).flatten(0, 2) != known.flatten(0, 1)).any(1)
+    differs[own.flatten()] = False
+    return not bool(differs.any())
 
 
 def _at(state: Tensor, places: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from bench.registry import model
 from models.folding import fold_pairs, fold_sequence
 from models.images import Classifier, Images
-from models.locality import Layer, first_layers
+from models.locality import Layer, first_layers, untouched
 from models.naming import resnet_key
 
 LOCAL = 3  # blocks of the first stage, at most, that a search may have computed in part: all three of ResNet-20
@@ -91,17 +91,23 @@ class ResNetFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.blocks[self.local :](first_layers(self, x)).mean((2, 3)))
-
-    def first(self, x: Tensor) -> Tensor:
-        """The stem and the first blocks."""
-        return cast(Tensor, self.blocks[: self.local](torch.relu_(self.bn(self.conv(x)))))
+        known = first_layers(self, x)
+        if known is not None:
+            return cast(Tensor, self.blocks[self.local :](known).mean((2, 3)))
+        return cast(Tensor, self.blocks(torch.relu_(self.bn(self.conv(x)))).mean((2, 3)))
 
     def layers(self) -> list[Layer]:
-        """`first`, layer by layer."""
-        blocks = cast(list[BasicBlock], list(self.blocks[: self.local]))
-        inside = [layer for b in blocks for layer in (Layer(b.conv1, b.bn1), Layer(b.conv2, b.bn2, skip=True))]
-        return [Layer(self.conv, self.bn), *inside]
+        """The stem and the first blocks, layer by layer; empty where one of them was replaced or has hooks."""
+        blocks = list(self.blocks[: self.local])
+        if type(self.blocks) is not nn.Sequential or any(type(b) is not BasicBlock for b in blocks):
+            return []
+        found = [Layer(self.conv, self.bn)]
+        for block in cast(list[BasicBlock], blocks):
+            if type(block.shortcut) is not nn.Identity:
+                return []
+            found += [Layer(block.conv1, block.bn1), Layer(block.conv2, block.bn2, skip=True)]
+        modules = [self.conv, self.bn, self.blocks, *(m for block in blocks for m in block.modules())]
+        return found if untouched(modules) and all(layer.holds() for layer in found) else []
 
     def fold(self) -> None:
         fold_pairs(self, [("conv", "bn")])

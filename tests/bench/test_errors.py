@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import stat
 import urllib.error
 from pathlib import Path
 
@@ -181,9 +183,38 @@ def test_plugin_that_raises_on_import_leaves_the_others_alone(tmp_path: Path, in
 def test_plugin_whose_forward_raises_fails_its_own_row(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "broken.py").write_text(RAISES_IN_FORWARD)
     done = inside(tmp_path, "run", *QUICK, "--models", "broken,fc-linear", "--plugin", "broken.py", code=2)
-    one_line(done, "broken failed in training: ValueError: this forward never worked")
+    one_line(done, "broken failed in training: ValueError: this forward never worked", "--debug shows where")
     assert "broken on digits: broken failed in training" in done.stdout and "I-FGSM" in done.stdout
     assert len(store_content(tmp_path / "results/store")) == 2
+
+
+@pytest.mark.parametrize("failure", ["ValueError('no')", "SystemExit(7)"])
+def test_debug_shows_where_a_plugin_failed_and_changes_nothing_else(
+    failure: str, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.cli import commands
+
+    monkeypatch.setattr(commands, "debugging", False)
+    (tmp_path / "fails.py").write_text(
+        "from bench.registry import attack\n"
+        "@attack('fails')\n"
+        "def fails(model, x, y, eps, draws):\n"
+        "    '''Fails.'''\n"
+        f"    raise {failure}\n"
+    )
+    given = ("run", *QUICK, "--attacks", "fails,pgd", "--plugin", "fails.py")
+    done = inside(tmp_path, *given, code=2)
+    one_line(done, failure.split("(", maxsplit=1)[0], "--debug shows where")
+    assert "PGD" in done.stdout
+    again = inside(tmp_path, *given, "--debug", code=2)
+    assert f"raise {failure}" in again.stderr and again.stdout == done.stdout.replace("; --debug shows where", "")
+
+
+def test_a_device_is_not_replaced(tmp_path: Path, inside: Inside) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    inside(tmp_path, "run", *QUICK)
+    one_line(inside(tmp_path, "report", "--out", "pipe", code=2), "pipe", "no regular file", "name another")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_attack_that_leaves_the_ball_fails_its_row(tmp_path: Path, inside: Inside) -> None:
