@@ -21,13 +21,17 @@ ENOUGH_IMAGES = 100  # that a table's verdict rests on at least; or as many as t
 
 
 class Findings:
-    """The stored results of one case: `<store>/diagnostics/<data set>/<model>/<protocol>-<key>/n<N>/<name>.json`."""
+    """The stored results of one case: `<store>/diagnostics/<data set>/<model>/<protocol>-<key>/n<N>/<name>.json`.
+
+    Found by its key, whatever the model was called when it was diagnosed, as cells are.
+    """
 
     def __init__(self, case: Case) -> None:
         self.identity = case.identity()
         self.key = identity_key(self.identity)
-        where = case.config.paths.store / "diagnostics" / case.data.name / slug(case.row.label)
-        self.folder = where / f"{slug(case.config.run.protocol)}-{self.key[:16]}"
+        where = case.config.paths.store / "diagnostics" / case.data.name
+        name = f"{slug(case.config.run.protocol)}-{self.key[:16]}"
+        self.folder = next(iter(sorted(where.glob(f"*/{name}"))), where / slug(case.row.label) / name)
 
     def load(self, diagnostic: Diagnostic, n: int) -> Result | None:
         """What is stored for the first n images; None where there is nothing, or by another version."""

@@ -39,3 +39,10 @@ def test_train_trains_what_is_named(inside: Inside, tmp_path: Path) -> None:
     epochs = sorted(json.loads(card.read_text())["settings"]["epochs"] for card in weights.glob("*.json"))
     assert epochs == [1, 100]
     assert "epochs)" not in inside(tmp_path, "run", *RUN).stdout
+
+
+def test_a_diagnosis_counts_whatever_the_model_was_called(inside: Inside, tmp_path: Path) -> None:
+    inside(tmp_path, "train", "--models", "fc-linear", "--epochs", "1")
+    assert "not diagnosed" in inside(tmp_path, "run", *RUN).stdout
+    inside(tmp_path, "diagnose", "--models", "fc-linear+standard[epochs=1]", *RUN[2:])
+    assert "not diagnosed" not in inside(tmp_path, "table", *RUN).stdout
