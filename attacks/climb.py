@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from attacks.draws import Draws
 
-# From x and radius (N, 1, 1, 1): what takes an iterate to the nearest image of the ball and of the pixel range.
+# From x and radius (N, 1, 1, 1): what takes an iterate, in place, to the nearest image of the ball and of the pixel range.
 Projection = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
 
 INSIDE = 1 - 1e-4  # share of ε that an iterate is clear of the boundary with
@@ -86,10 +86,12 @@ def climb(
         tracks, step = [], step + 1
         for track, sign in zip(going, _signs(model, going, y, rows), strict=True):
             alpha = lanes[track.lanes[0]][0].alpha
-            ahead = torch.add(track.images, sign, alpha=alpha)
+            ahead = torch.add(track.images, sign, alpha=alpha, out=sign)
             shared = [lane for lane in track.lanes if step * (alpha + ROUNDING) < INSIDE * least[lane]]
-            for group in [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]:
-                tracks.append(_Track(group, projections[group[0]](ahead)))
+            groups = [shared] * bool(shared) + [[lane] for lane in track.lanes if lane not in shared]
+            for number, group in enumerate(groups, start=1):
+                own = ahead if number == len(groups) else ahead.clone()
+                tracks.append(_Track(group, projections[group[0]](own)))
             for lane in track.lanes:
                 gradients[lane] += 1 / len(track.lanes)
     return Climbed(result, gradients)

@@ -76,10 +76,17 @@ def _alone(lane: Lane, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draw
 
 def _into_box(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:
     """As torchattacks' BIM rounds it."""
-    low, high = (x - radius).clamp_min(0), x + radius
-    return lambda ahead: torch.maximum(ahead, low).minimum(high).clamp_max_(1)
+    low, high = (x - radius).clamp_min_(0), (x + radius).clamp_max_(1)
+    return lambda ahead: ahead.clamp_(low, high)
 
 
 def _onto_ball(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:
     """As torchattacks' PGD rounds it."""
-    return lambda ahead: torch.clamp(ahead - x, -radius, radius).add_(x).clamp_(0, 1)
+    low, high = _bound(-radius), _bound(radius)
+    return lambda ahead: ahead.sub_(x).clamp_(low, high).add_(x).clamp_(0, 1)
+
+
+def _bound(radius: Tensor) -> Any:
+    """The radius as a number where all examples have the same: no tensor has to be read beside the images."""
+    least, most = torch.stack(torch.aminmax(radius)).tolist()
+    return least if least == most else radius

@@ -11,6 +11,7 @@ from models.folding import fold_pairs, fold_sequence
 from models.images import Classifier, Images
 from models.locality import Layer, first_layers, untouched
 from models.naming import resnet_key
+from models.residual import chain
 
 LOCAL = 3  # blocks of the first stage, at most, that a search may have computed in part: all three of ResNet-20
 WIDTH = 64  # features after the last stage and global average pooling
@@ -27,6 +28,12 @@ class PadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+
+    def back_to_input(self, gradient: Tensor, into: Tensor) -> Tensor:
+        """`into`, with the gradient in x added to it."""
+        inside = gradient[:, self.padding : gradient.shape[1] - self.padding]
+        into[:, :, :: self.stride, :: self.stride].add_(inside)
+        return into
 
 
 class BasicBlock(nn.Module):
@@ -49,8 +56,28 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outside))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
-        return torch.relu_(self.shortcut(x) + y)
+        return self.joined(x, self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x))))))
+
+    def joined(self, x: Tensor, y: Tensor) -> Tensor:
+        """ReLU(shortcut(x) + y), written over y."""
+        return torch.relu_(y.add_(self.shortcut(x)))
+
+    def back_to_input(self, gradient: Tensor, into: Tensor) -> Tensor:
+        """`into`, with the gradient in x added to it, of a shortcut without parameters."""
+        pad = self.shortcut
+        return pad.back_to_input(gradient, into) if isinstance(pad, PadShortcut) else into.add_(gradient)
+
+    def plain(self) -> bool:
+        """Whether it is convolutions, ReLUs and a shortcut without parameters, all fixed, and nothing else."""
+        parts = [type(part) for part in (self.conv1, self.conv2, self.bn1, self.bn2)]
+        fixed = not any(p.requires_grad for p in self.parameters())
+        return (
+            fixed
+            and parts == [nn.Conv2d, nn.Conv2d, nn.Identity, nn.Identity]
+            and all(conv.padding_mode == "zeros" for conv in (self.conv1, self.conv2))
+            and type(self.shortcut) in (nn.Identity, PadShortcut)
+            and untouched(self.modules())
+        )
 
     def fold(self) -> None:
         fold_pairs(self, [("conv1", "bn1"), ("conv2", "bn2")])
@@ -94,7 +121,8 @@ class ResNetFeatures(nn.Module):
         known = first_layers(self, x)
         if known is not None:
             return cast(Tensor, self.blocks[self.local :](known).mean((2, 3)))
-        return cast(Tensor, self.blocks(torch.relu_(self.bn(self.conv(x)))).mean((2, 3)))
+        x = torch.relu_(self.bn(self.conv(x)))
+        return (chain(self.blocks, x) if x.requires_grad and self._plain() else self.blocks(x)).mean((2, 3))
 
     def layers(self) -> list[Layer]:
         """The stem and the first blocks, layer by layer; empty where one of them was replaced or has hooks."""
@@ -111,6 +139,14 @@ class ResNetFeatures(nn.Module):
 
     def fold(self) -> None:
         fold_pairs(self, [("conv", "bn")])
+
+    def _plain(self) -> bool:
+        """Whether the blocks' gradient is one in their input alone."""
+        return (
+            type(self.blocks) is nn.Sequential
+            and untouched([self.blocks])
+            and all(type(block) is BasicBlock and block.plain() for block in self.blocks)
+        )
 
 
 @model("resnet56", rename=resnet_key(blocks_per_stage=9))

@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -86,11 +87,13 @@ def budgets(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(pools: Mapping[str, ProcessPoolExecutor], name: str, given: argparse.Namespace) -> dict[str, list[Run]]:
-    """The runs of each engine, in turn."""
+    """The runs of each engine, in turn; each round's seconds are printed as it ends."""
     runs: dict[str, list[Run]] = {engine: [] for engine in pools}
-    for _ in range(given.repeats):
+    for number in range(given.repeats):
         for engine, pool in pools.items():
             runs[engine].append(pool.submit(attempt, engine, name, given).result())
+        last = {engine: seconds(done[-1:]) for engine, done in runs.items()}
+        print(f"round {number + 1}: {last}, ratio {last['reference'] / last['compact']:.3f}", file=sys.stderr, flush=True)
     return runs
 
 
