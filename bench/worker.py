@@ -27,7 +27,7 @@ from bench.certificates import certify
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
 from bench.errors import BenchError, first_line
-from bench.heap import keep_freed
+from bench.heap import prepare_memory
 from bench.kept_images import read_images, write_images
 from bench.outcomes import Earlier, evaluate
 from bench.packed import evaluate_packed
@@ -83,7 +83,7 @@ def start_worker(setting: Setting) -> None:
     """Prepare a worker process: one thread, its plugins, and an end as soon as its parent is gone."""
     torch.set_num_threads(1)
     make_exact()
-    keep_freed()
+    prepare_memory()
     parent = parent_process()
     if parent is not None:
         # A parent killed by SIGKILL cannot tell its workers; without this they would wait for ever.

@@ -16,7 +16,7 @@ from bench.cli.report import report
 from bench.cli.reproduce import reproduce
 from bench.cli.verify import verify
 from bench.errors import BenchError, first_line
-from bench.heap import keep_freed
+from bench.heap import prepare_memory
 
 app = typer.Typer(
     name="bench",
@@ -48,7 +48,7 @@ def main() -> None:
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
         commands.debugging = True
-    keep_freed()
+    prepare_memory()
     try:
         app()
     except BenchError as error:

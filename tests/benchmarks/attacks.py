@@ -36,7 +36,7 @@ from attacks.climb import input_gradient
 from attacks.contract import frozen
 from attacks.protocols import paper
 from bench.data.load import Dataset, as_pixels
-from bench.heap import keep_freed
+from bench.heap import prepare_memory
 from bench.names import split_list
 from models.folding import folded
 from tests.benchmarks.engine import BATCH, rows_for, run_matrix
@@ -149,7 +149,7 @@ def prepare(side: str, given: argparse.Namespace) -> None:
     """Load model and data in a side's own process."""
     torch.set_num_threads(1 if side == OURS else given.cores)
     if side == OURS:
-        keep_freed()
+        prepare_memory()
     net, data = trained(given.model, given.dataset, given.data_dir, given.checkpoints)
     _side.append(Side(net, data, rows_for(net, data, RADII) if side == OURS else 0))
 

@@ -31,7 +31,7 @@ from attacks.draws import Draws
 from bench.budget import Budget, Counted
 from bench.data.load import as_pixels, load
 from bench.epsilon import parse_eps, show_eps
-from bench.heap import keep_freed
+from bench.heap import prepare_memory
 from bench.names import split_list
 from bench.registry import attack
 from tests.benchmarks.trained import options, trained
@@ -70,7 +70,7 @@ def prepare(engine: str) -> None:
     """Begin an engine's own process."""
     torch.set_num_threads(1)
     if engine == "compact":
-        keep_freed()
+        prepare_memory()
 
 
 def attempt(engine: str, name: str, given: argparse.Namespace) -> Run:

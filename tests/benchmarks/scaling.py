@@ -17,7 +17,7 @@ import torch
 from tabulate import tabulate
 
 from bench.figures.style import new_figure, styled
-from bench.heap import keep_freed
+from bench.heap import prepare_memory
 from tests.benchmarks.engine import rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(given: dict[str, Any], count: int, radii: int) -> tuple[float, float]:
     """CPU seconds, and megabytes by which the peak of the resident memory rose."""
     torch.set_num_threads(1)
-    keep_freed()
+    prepare_memory()
     net, data = trained(given["model"], given["dataset"], given["data_dir"], given["checkpoints"])
     at = [Fraction(LARGEST * (k + 1), 255 * radii) for k in range(radii)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
