@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from attacks.draws import Draws
 
-# From x and radius (N, 1, 1, 1): what takes an iterate, in place, to the nearest image of the ball and of the pixel range.
+# From x and radius (N, 1, 1, 1): what takes an iterate to the nearest image of the ball and of the pixel range; it may
+# write over the iterate.
 Projection = Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
 
 INSIDE = 1 - 1e-4  # share of ε that an iterate is clear of the boundary with
@@ -79,7 +80,7 @@ def climb(
         for track in tracks:
             for lane in track.lanes:
                 if lanes[lane][0].steps == step:
-                    result[lane] = track.images
+                    result[lane] = track.images.clone()  # a part of a whole forward's images would keep all of them
             track.lanes = [lane for lane in track.lanes if lanes[lane][0].steps > step]
             if track.lanes:
                 going.append(track)

@@ -148,7 +148,8 @@ def first_layers(network: Local, x: Tensor) -> Tensor | None:
 
 def untouched(modules: Iterable[nn.Module]) -> bool:
     """Whether each does what its class does: no hooks, no `forward` of its own."""
-    return not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return not any("forward" in vars(m) or any(getattr(m, each) for each in hooks) for m in modules)
 
 
 def _remembered(nearby: Nearby, network: Local, layers: Sequence[Layer], x: Tensor) -> _Trace | None:

@@ -10,7 +10,6 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class Block(Protocol):
@@ -27,7 +26,7 @@ class Block(Protocol):
 
 
 def chain(blocks: Sequence[Block], x: Tensor) -> Tensor:
-    """All blocks in turn, differentiable once, in x alone."""
+    """All blocks in turn, differentiable in x alone, and once: for create_graph RuntimeError is raised."""
     return cast(Tensor, _Chain.apply(x, blocks))
 
 
@@ -43,8 +42,9 @@ class _Chain(torch.autograd.Function):
         return states[-1]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a folded network has no second derivative; take it of the model itself")
         states, mine = ctx.saved_tensors, False
         for number in reversed(range(len(ctx.blocks))):
             block, (x, inner, out) = ctx.blocks[number], states[2 * number : 2 * number + 3]

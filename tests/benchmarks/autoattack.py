@@ -92,8 +92,8 @@ def compare(pools: Mapping[str, ProcessPoolExecutor], name: str, given: argparse
     for number in range(given.repeats):
         for engine, pool in pools.items():
             runs[engine].append(pool.submit(attempt, engine, name, given).result())
-        last = {engine: seconds(done[-1:]) for engine, done in runs.items()}
-        print(f"round {number + 1}: {last}, ratio {last['reference'] / last['compact']:.3f}", file=sys.stderr, flush=True)
+        theirs, own = (seconds(runs[engine][-1:]) for engine in ENGINES)
+        print(f"round {number + 1}: {theirs:.1f} s, ours {own:.1f} s, {theirs / own:.2f}", file=sys.stderr, flush=True)
     return runs
 
 
