@@ -122,7 +122,8 @@ class ResNetFeatures(nn.Module):
         if known is not None:
             return cast(Tensor, self.blocks[self.local :](known).mean((2, 3)))
         x = torch.relu_(self.bn(self.conv(x)))
-        return (chain(self.blocks, x) if x.requires_grad and self._plain() else self.blocks(x)).mean((2, 3))
+        blocks = self._plain() if x.requires_grad else None
+        return (chain(blocks, x) if blocks else self.blocks(x)).mean((2, 3))
 
     def layers(self) -> list[Layer]:
         """The stem and the first blocks, layer by layer; empty where one of them was replaced or has hooks."""
@@ -140,13 +141,11 @@ class ResNetFeatures(nn.Module):
     def fold(self) -> None:
         fold_pairs(self, [("conv", "bn")])
 
-    def _plain(self) -> bool:
-        """Whether the blocks' gradient is one in their input alone."""
-        return (
-            type(self.blocks) is nn.Sequential
-            and untouched([self.blocks])
-            and all(type(block) is BasicBlock and block.plain() for block in self.blocks)
-        )
+    def _plain(self) -> list[BasicBlock] | None:
+        """The blocks, where their gradient is one in their input alone."""
+        blocks = [block for block in self.blocks if type(block) is BasicBlock and block.plain()]
+        only = type(self.blocks) is nn.Sequential and untouched([self.blocks]) and len(blocks) == len(self.blocks)
+        return blocks if only else None
 
 
 @model("resnet56", rename=resnet_key(blocks_per_stage=9))
