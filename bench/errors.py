@@ -1,5 +1,6 @@
 """Errors that are meant for the user: one line that says what, where, and the fix."""
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -23,3 +24,10 @@ def first_line(error: BaseException) -> str:
     """An exception as one line, `Type: message`, for use inside a longer sentence."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def first_line_or_traceback(error: BaseException, debug: bool) -> str:
+    """`first_line` and how to see more; with `debug` more is shown at once, on stderr."""
+    if debug:
+        traceback.print_exception(error)
+    return first_line(error) + ("" if debug else "; --debug shows where")

@@ -51,3 +51,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BenchError(f"cannot read {path}: not a JSON object; delete it and run again.")
     return content
+
+
+def under_any_model(folder: Path) -> Path:
+    """A folder `…/<model>/<name with a key>`; where it is not there, the one that another name of the model holds."""
+    if folder.exists():
+        return folder
+    return next(iter(sorted(folder.parent.parent.glob(f"*/{folder.name}"))), folder)

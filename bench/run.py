@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ import torch
 
 from bench.config import Config
 from bench.environment import pick_device
-from bench.errors import BenchError, first_line
+from bench.errors import BenchError, first_line_or_traceback
 from bench.forecast import Forecast
 from bench.names import parse_model
 from bench.plan import Matrix, add_stored_cells
@@ -55,10 +54,7 @@ def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed:
             except BenchError as error:
                 row.failure = str(error)
             except (Exception, SystemExit) as error:
-                if debug:
-                    traceback.print_exception(error)
-                hint = "" if debug else "; --debug shows where"
-                row.failure = f"{job.label} failed in training: {first_line(error)}{hint}."
+                row.failure = f"{job.label} failed in training: {first_line_or_traceback(error, debug)}."
 
 
 def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train: bool, debug: bool) -> Store:

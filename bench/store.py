@@ -17,7 +17,7 @@ from bench.budget import Budget
 from bench.cells import SCHEMA, Cell
 from bench.environment import describe
 from bench.errors import BenchError
-from bench.files import read_json, write_json
+from bench.files import read_json, under_any_model, write_json
 from bench.shards import count_together, read_shard, read_together, write_shard, write_together
 from bench.shelf import Shelf
 from bench.verdict import Outcomes
@@ -39,10 +39,7 @@ class Store:
 
     def cell_folder(self, cell: Cell) -> Path:
         """Its own, or the one that it lies in under another name of the same model."""
-        own = self.folder / cell.folder()
-        if own.exists():
-            return own
-        return next(iter(sorted((self.folder / cell.dataset).glob(f"*/{own.name}"))), own)
+        return under_any_model(self.folder / cell.folder())
 
     def shard_path(self, cell: Cell, shard: int) -> Path:
         return self.cell_folder(cell) / f"shard-{shard:05}.parquet"

@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +25,7 @@ from bench.cells import Cell, Source
 from bench.certificates import certify
 from bench.data.load import Dataset, load
 from bench.environment import make_exact
-from bench.errors import BenchError, first_line
+from bench.errors import BenchError, first_line_or_traceback
 from bench.heap import prepare_memory
 from bench.kept_images import read_images, write_images
 from bench.outcomes import Earlier, evaluate
@@ -139,9 +138,7 @@ def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequ
     except (Exception, SystemExit) as error:
         _models.clear()  # whatever failed may have left its mark on the model
         known = isinstance(error, BenchError | ContractError)
-        if setting.debug and not known:
-            traceback.print_exception(error)
-        why = str(error) if known else f"{first_line(error)}{'' if setting.debug else '; --debug shows where'}"
+        why = str(error) if known else first_line_or_traceback(error, setting.debug)
         return [f"{cell.attack_label}: {why}" for cell in cells]
     problems = []
     for cell, theirs in zip(cells, found, strict=True):

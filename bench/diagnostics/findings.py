@@ -12,7 +12,7 @@ from bench.diagnostics.stored import Stored, find_stored, identity_key, load_res
 from bench.diagnostics.suite import Diagnostic
 from bench.environment import describe
 from bench.errors import BenchError
-from bench.files import write_json
+from bench.files import under_any_model, write_json
 from bench.plan import Matrix, Row
 from bench.training.job import slug
 
@@ -31,7 +31,7 @@ class Findings:
         self.key = identity_key(self.identity)
         where = case.config.paths.store / "diagnostics" / case.data.name
         name = f"{slug(case.config.run.protocol)}-{self.key[:16]}"
-        self.folder = next(iter(sorted(where.glob(f"*/{name}"))), where / slug(case.row.label) / name)
+        self.folder = under_any_model(where / slug(case.row.label) / name)
 
     def load(self, diagnostic: Diagnostic, n: int) -> Result | None:
         """What is stored for the first n images; None where there is nothing, or by another version."""
