@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models import projection
+
 
 def smooth_relu(x: Tensor, d: float) -> Tensor:
     """σ of Eq. 12: 0, then x²/2d on (0, d), then x − d/2."""
@@ -37,6 +39,11 @@ class Lyapunov(nn.Module):
         self.free_u = nn.Parameter(torch.empty(1, hidden))
         nn.init.kaiming_uniform_(self.free_u, a=5**0.5)
         self.eta, self.d = eta, d
+        self.fixed = False  # whether the projection is that of `models.projection`
+
+    def fold(self) -> None:
+        """For searches (`models.folding`): the projection's gradient as it is written out."""
+        self.fixed = True
 
     @property
     def u(self) -> Tensor:
@@ -68,12 +75,28 @@ class Lyapunov(nn.Module):
         φ = ∇V·F + αV > 0. Where ∇V vanishes (z = 0) the condition holds for every F.
         `detached` takes ∇V as a constant in backward; the value is the same.
         """
+        if self.fixed and not detached:
+            return projection.project(field, z, self._weights(), alpha)
         value, gradient = self.value_and_gradient(z)
         gradient = gradient.detach() if detached else gradient
         phi = torch.relu((gradient * field).sum(1) + alpha * value)
         square = gradient.square().sum(1)
         factor = torch.where(square > 0, phi / torch.where(square > 0, square, 1), 0)
         return field - factor[:, None] * gradient
+
+    @torch.no_grad()
+    def _weights(self) -> projection.Weights:
+        zero = self.first.weight.new_zeros(1, self.first.in_features)
+        return projection.Weights(
+            first=self.first.weight,
+            bias=self.first.bias,
+            u=self.u[0],
+            skip=self.skip.weight[0],
+            skip_bias=self.skip.bias,
+            at_zero=self.icnn(zero),
+            eta=self.eta,
+            d=self.d,
+        )
 
     def _pre(self, inner: Tensor, z: Tensor) -> Tensor:
         return (smooth_relu(inner, self.d) @ self.u.mT + self.skip(z))[:, 0]

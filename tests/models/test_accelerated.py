@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import models.equilibrium.gradient as gradient_module
 from models.cell import ImplicitCell
 from models.counting import counting
-from models.equilibrium.accelerated import accelerate
+from models.equilibrium import accelerated as accelerated_module
+from models.equilibrium.accelerated import _by_elimination, accelerate
+from models.equilibrium.accelerated import _by_lu as weights_by_lu
 from models.equilibrium.gradient import _by_lu, _iterated
 from models.equilibrium.methods import Anderson
 from models.equilibrium.solve import Solution, solve
@@ -153,3 +157,28 @@ def test_few_samples_and_many_get_one_gradient(
     by_lu = slopes()
     assert not torch.equal(iterated, by_lu)
     assert float(((iterated - by_lu).norm(dim=1) / by_lu.norm(dim=1)).max()) < 1e-4
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 1000), st.sampled_from([torch.float32, torch.float64]))
+def test_weights_by_elimination_are_those_by_lu(size: int, seed: int, dtype: torch.dtype) -> None:
+    """Of differences that shrink by a tenth a step, as a solver's do, with the ridge of `extrapolate`."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randn(30, size, 16, dtype=dtype, generator=generator) * 10.0 ** -torch.arange(size).view(-1, 1)
+    gram = steps @ steps.mT
+    gram.diagonal(dim1=1, dim2=2).mul_(1 + torch.finfo(dtype).eps ** 0.5)
+    found, expected = _by_elimination(gram.clone()), weights_by_lu(gram)
+    assert found.shape == (size, 30)
+    torch.testing.assert_close(found.sum(0), torch.ones(30, dtype=dtype))
+    close = 2e-3 if dtype == torch.float32 else 1e-7
+    torch.testing.assert_close(found, expected, rtol=close, atol=close)
+
+
+def test_many_samples_and_few_are_solved_alike(
+    cell: ImplicitCell, h: Tensor, truth: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = run(cell, h)
+    monkeypatch.setattr(accelerated_module, "MANY", 1)
+    many = run(cell, h)
+    assert float((many.z - truth).abs().max()) < 1e-10
+    assert float((many.iterations == few.iterations).double().mean()) > 0.9
