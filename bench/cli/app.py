@@ -2,9 +2,11 @@
 
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 
+from bench import __version__
 from bench.cli import commands
 from bench.cli.audit import audit
 from bench.cli.compact import compact
@@ -41,6 +43,21 @@ app.command("compact")(compact)
 app.command("list")(commands.list_names)
 app.command("check")(commands.check)
 app.command("doctor")(commands.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from bench import __version__
 from tests.bench.helpers import Done, Inside, last_line, store_content
 
 QUICK = ("--models", "fc-linear", "--eps", "8", "--epochs", "1", "--attacks", "ifgsm")
@@ -256,6 +257,7 @@ def test_builtins_keep_their_contract(name: str, tmp_path: Path, inside: Inside)
 
 def test_doctor_and_lists(tmp_path: Path, inside: Inside) -> None:
     assert "torchattacks" in inside(tmp_path, "doctor").stdout
+    assert inside(tmp_path, "--version").stdout.strip() == __version__
     for kind, name in [
         ("models", "lyadeq-no-orth"),
         ("models", "robustbench:NAME"),
