@@ -98,12 +98,12 @@ def to_hyperplane(points: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
     direction = -normal.sign() * torch.where(gap >= 0, 1.0, -1.0)[:, None]
     room = torch.where(direction > 0, 1 - points, points)
     weight, need = normal.abs(), gap.abs()[:, None]
-    volume, zero = weight * room, torch.zeros_like(room)
+    volume = weight * room
     radius = torch.zeros_like(need)
     for _ in range(_ROUNDS):
         full = room <= radius
-        slope = torch.where(full, zero, weight).sum(1, keepdim=True)
-        reached = torch.where(full, volume, zero).sum(1, keepdim=True)
+        slope = weight.masked_fill(full, 0).sum(1, keepdim=True)
+        reached = (volume * full).sum(1, keepdim=True)
         # A slope of 0: nothing can move any more, or nothing counts.
         solved = torch.where(slope > 0, (need - reached) / slope, torch.ones_like(need))
         ahead = torch.maximum(radius, solved)

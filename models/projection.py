@@ -62,7 +62,8 @@ class _Projection(torch.autograd.Function):
         gradient = (2 * weights.eta * z).addcmul_(direction, slope[:, None])
         phi = torch.linalg.vecdot(gradient, field) + alpha * value
         square = torch.linalg.vecdot(gradient, gradient)
-        inverse = torch.where((square > 0) & (phi > 0), square.reciprocal(), 0)
+        usable = square >= torch.finfo(square.dtype).tiny
+        inverse = torch.where(usable & (phi > 0), square.reciprocal(), 0)
         factor = phi * inverse
         # ∂s/∂g's argument: σ″ of each of the two, times what stands beside it.
         bend = _bend(above, d) * pre_slope * pre_slope + above_slope * _bend(pre, d)

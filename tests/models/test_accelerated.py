@@ -99,9 +99,34 @@ def test_the_answer_is_the_first_iterate_below_the_tolerance(cell: ImplicitCell,
     torch.testing.assert_close(rough.z[third], z[third])
 
 
+def test_a_residual_that_rises_again_within_a_period_does_not_hide_the_first() -> None:
+    """1 hardly moves, then goes to 5, where it stays: the first iterate below the tolerance is 1."""
+
+    def f(z: Tensor, h: Tensor, out: Tensor) -> None:
+        out.copy_(torch.where(z == 1, 1 + 1e-9, 5.0))
+
+    start = torch.ones(4, 1, dtype=torch.double)
+    solution = accelerate(f, start, (start,), memory=5, period=3, beta=1.0, tol=1e-6, max_iter=30)
+    assert torch.equal(solution.z, start) and solution.iterations.tolist() == [1] * 4
+
+
+def test_samples_that_are_done_leave_the_batch() -> None:
+    def f(z: Tensor, rate: Tensor, out: Tensor) -> None:
+        sizes.append(len(z))
+        torch.addcmul(torch.ones_like(z), z, rate, out=out)
+
+    sizes = list[int]()
+    rate = torch.cat([torch.full((90, 3), 1e-3), 0.4 + 0.4 * torch.rand(10, 3)]).double()
+    solution = accelerate(f, torch.zeros_like(rate), (rate,), memory=2, period=3, beta=1.0, tol=1e-9, max_iter=99)
+    torch.testing.assert_close(solution.z, 1 / (1 - rate), rtol=1e-7, atol=0)
+    assert sizes[0] == 100 and sizes[-1] <= 10
+
+
 @pytest.mark.parametrize("max_iter", [1, 4, 9])
 def test_reports_what_did_not_converge(max_iter: int, cell: ImplicitCell, h: Tensor) -> None:
-    solution = run(cell, h, tol=1e-14, max_iter=max_iter)
+    with counting() as work:
+        solution = run(cell, h, tol=1e-14, max_iter=max_iter)
+    assert work.f_evaluations == max_iter * len(h)
     assert solution.iterations.tolist() == [max_iter] * len(h)
     value = cell(solution.z, h)
     measured = (value - solution.z).norm(dim=1) / value.norm(dim=1)

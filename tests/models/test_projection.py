@@ -131,6 +131,17 @@ def test_a_second_derivative_is_refused() -> None:
         torch.autograd.grad(out.sum(), z, create_graph=True)
 
 
+def test_a_state_whose_square_vanishes_is_left_as_it_is() -> None:
+    module = fixed(make(0)).float()
+    module.skip.weight.data.zero_()
+    module.first.bias.data.fill_(-1)  # so that V is η‖z‖² near 0
+    module.skip.bias.data.fill_(-1)
+    field, z = draw(1, 4, N).float(), torch.tensor([0, 1e-25, 1e-20, 1e-19])[:, None].repeat(1, N).requires_grad_()
+    out = module.project(field, z, 0.9)
+    assert torch.equal(out.detach(), field)
+    assert bool(torch.isfinite(torch.autograd.grad(out.sum(), z)[0]).all())
+
+
 def test_an_empty_batch_is_projected() -> None:
     z = torch.zeros(0, N, dtype=torch.double, requires_grad=True)
     out = fixed(make(0)).project(torch.zeros(0, N, dtype=torch.double), z, 0.9)
