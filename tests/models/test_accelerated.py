@@ -103,7 +103,7 @@ def test_a_residual_that_rises_again_within_a_period_does_not_hide_the_first() -
     """1 hardly moves, then goes to 5, where it stays: the first iterate below the tolerance is 1."""
 
     def f(z: Tensor, h: Tensor, out: Tensor) -> None:
-        out.copy_(torch.where(z == 1, 1 + 1e-9, 5.0))
+        out.copy_(torch.where(z == 1, z + 1e-9, 5 * h))
 
     start = torch.ones(4, 1, dtype=torch.double)
     solution = accelerate(f, start, (start,), memory=5, period=3, beta=1.0, tol=1e-6, max_iter=30)
