@@ -4,9 +4,10 @@
 
 prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the
 same weights and counts robust accuracy, in a process of its own with one thread: ours prepared as the program prepares
-its workers (`bench.heap`), the others as Python starts. They take turns; times are medians of the processes' CPU time,
-which a busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards
-would take if nothing else took time: their number, times the time of one in one batch.
+its workers (`bench.heap`), the others as Python starts. They take turns, and each turn begins with 250 images that are
+not timed, since a process that has waited is slower at first. Times are medians of the processes' CPU time, which a
+busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards would
+take if nothing else took time: their number, times the time of one in one batch.
 
 With `--cores 2` every side has two, each its own way: ours a process for half of the images each, as `bench run
 --workers 2` shares them out, the loops one process with two of torch's threads. Then times are the wall's, and the
@@ -208,15 +209,14 @@ def main() -> None:
     }
     found: dict[str, list[Took]] = {side: [] for side in sides}
     each = list[tuple[float, float]]()
-    for number in range(given.repeats + 1):
+    for _ in range(given.repeats):
         for side, pools in own.items():
-            # The first round loads and warms up.
-            took = together(side, pools, count if number else BATCH, given.batch, wall=given.cores > 1)
-            if number:
-                found[side].append(took)
+            for images in (BATCH, count):
+                took = together(side, pools, images, given.batch, wall=given.cores > 1)
+            found[side].append(took)
         most, costs = own[OURS][0].submit(measure_floor, BATCH).result()
         each.append(costs)
-    did, (forward, gradient) = found[OURS][0], map(statistics.median, zip(*each[1:], strict=True))
+    did, (forward, gradient) = found[OURS][0], map(statistics.median, zip(*each, strict=True))
     for pools in own.values():
         for pool in pools:
             pool.shutdown()
