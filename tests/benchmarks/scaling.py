@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.ticker import LogLocator, NullLocator
 from tabulate import tabulate
 
 from bench.figures.style import new_figure, styled
@@ -66,6 +67,9 @@ def draw(images: dict[int, tuple[float, float]], radii: dict[int, tuple[float, f
             above.plot(sizes, times, "o-", label="measured")
             above.plot(sizes, [times[0] * n / sizes[0] for n in sizes], ":", label="proportional")
             above.set(xscale="log", yscale="log", ylabel="CPU seconds")
+            above.yaxis.set_major_locator(LogLocator(2))
+            above.yaxis.set_major_formatter("{x:g}")
+            above.yaxis.set_minor_locator(NullLocator())
             above.legend(frameon=False)
             below.plot(sizes, [m for _, m in points.values()], "o-")
             below.set(xscale="log", xlabel=what, ylabel="MB above model and data", ylim=(0, None))
