@@ -42,6 +42,7 @@ def run_attack(
         ContractError: x is not in [0, 1], or the search's result breaks a bound. An output within
             the tolerance of 1e-6 is not touched.
     """
+    x, eps = x.detach(), eps.detach()
     _check_inputs(x, y, eps, pixel_space)
     before = _fingerprint(model)
     with frozen(model):

@@ -94,3 +94,9 @@ def folded_for(model: nn.Module, x: Tensor) -> nn.Module:
 def agree(own: Tensor, other: Tensor) -> bool:
     """Whether a model's logits and those of its other form are the same but for rounding."""
     return own.shape == other.shape and bool((own - other).abs().max() <= AGREE * own.abs().max())
+
+
+def untouched(modules: Iterable[nn.Module]) -> bool:
+    """Whether each does what its class does: no hooks, no `forward` of its own."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return not any("forward" in vars(m) or any(getattr(m, each) for each in hooks) for m in modules)

@@ -6,7 +6,7 @@ keeps a `Nearby`. Nothing is taken on trust: where a layer is not what it is tak
 another one outside the window, or where the logits come out differently, everything is computed as ever.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -144,12 +144,6 @@ def first_layers(network: Local, x: Tensor) -> Tensor | None:
         nearby.traces[network] = _remembered(nearby, network, layers, x)
         return None
     return _recall(nearby, network, layers, x)
-
-
-def untouched(modules: Iterable[nn.Module]) -> bool:
-    """Whether each does what its class does: no hooks, no `forward` of its own."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return not any("forward" in vars(m) or any(getattr(m, each) for each in hooks) for m in modules)
 
 
 def _remembered(nearby: Nearby, network: Local, layers: Sequence[Layer], x: Tensor) -> _Trace | None:

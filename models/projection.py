@@ -67,24 +67,24 @@ class _Projection(torch.autograd.Function):
         factor = phi * inverse
         # ∂s/∂g's argument: σ″ of each of the two, times what stands beside it.
         bend = _bend(above, d) * pre_slope * pre_slope + above_slope * _bend(pre, d)
-        ctx.weights, ctx.alpha = weights, alpha
-        ctx.save_for_backward(field, inner, direction, slope, gradient, inverse, factor, bend)
+        ctx.eta, ctx.d, ctx.alpha = weights.eta, d, alpha
+        # Weights that were changed before backward are an error, as they are autograd's.
+        ctx.save_for_backward(field, inner, direction, slope, gradient, inverse, factor, bend, weights.first, per_d)
         return torch.addcmul(field, gradient, factor[:, None], value=-1)
 
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("a folded network has no second derivative; take it of the model itself")
-        field, inner, direction, slope, gradient, inverse, factor, bend = ctx.saved_tensors
-        weights, d = ctx.weights, ctx.weights.d
+        field, inner, direction, slope, gradient, inverse, factor, bend, first, per_d = ctx.saved_tensors
         along = torch.linalg.vecdot(given, gradient)
         phi = -along * inverse
         to_gradient = given * -factor[:, None]
         to_gradient.addcmul_(field, phi[:, None]).addcmul_(gradient, (-2 * factor * phi)[:, None])
-        to_inner = (slope[:, None] * to_gradient) @ (weights.first.mT * (weights.u / d))
-        to_inner.mul_((inner > 0) & (inner < d))
+        to_inner = (slope[:, None] * to_gradient) @ (first.mT * per_d)
+        to_inner.mul_((inner > 0) & (inner < ctx.d))
         to_pre = torch.linalg.vecdot(to_gradient, direction) * bend
-        to_z = torch.addmm(to_gradient, to_inner, weights.first, beta=2 * weights.eta)
+        to_z = torch.addmm(to_gradient, to_inner, first, beta=2 * ctx.eta)
         to_z.addcmul_(gradient, (ctx.alpha * phi)[:, None]).addcmul_(direction, to_pre[:, None])
         to_field = torch.addcmul(given, gradient, phi[:, None]) if ctx.needs_input_grad[0] else None
         return to_field, to_z, None, None

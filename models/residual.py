@@ -38,19 +38,22 @@ class _Chain(torch.autograd.Function):
             inner = torch.relu_(block.conv1(states[-1]))
             states += [inner, block.joined(states[-1], block.conv2(inner))]
         ctx.blocks = blocks
-        ctx.save_for_backward(*states)
+        # Saved, weights that were changed before backward are an error, as they are autograd's.
+        ctx.save_for_backward(*states, *(conv.weight for block in blocks for conv in (block.conv1, block.conv2)))
         return states[-1]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("a folded network has no second derivative; take it of the model itself")
-        states, mine = ctx.saved_tensors, False
+        count, mine = 2 * len(ctx.blocks), False
+        states, weights = ctx.saved_tensors[: count + 1], ctx.saved_tensors[count + 1 :]
         for number in reversed(range(len(ctx.blocks))):
             block, (x, inner, out) = ctx.blocks[number], states[2 * number : 2 * number + 3]
+            first, second = weights[2 * number : 2 * number + 2]
             gradient = _where_positive(gradient, out, over=mine)
-            into = _where_positive(_to_input(gradient, inner, block.conv2), inner, over=True)
-            gradient, mine = block.back_to_input(gradient, _to_input(into, x, block.conv1)), True
+            into = _where_positive(_to_input(gradient, inner, second, block.conv2), inner, over=True)
+            gradient, mine = block.back_to_input(gradient, _to_input(into, x, first, block.conv1)), True
         return gradient, None
 
 
@@ -61,10 +64,10 @@ def _where_positive(gradient: Tensor, out: Tensor, *, over: bool) -> Tensor:
     return cast(Tensor, torch.ops.aten.threshold_backward(gradient, out, 0))
 
 
-def _to_input(gradient: Tensor, x: Tensor, conv: nn.Conv2d) -> Tensor:
+def _to_input(gradient: Tensor, x: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
     """The gradient of a convolution in its input x, of which only shape and layout count."""
     found = torch.ops.aten.convolution_backward(
-        gradient, x, conv.weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups,
+        gradient, x, weight, None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups,
         [True, False, False],
     )  # fmt: skip
     return cast(Tensor, found[0])

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.registry import model
-from models.folding import fold_pairs, fold_sequence
+from models.folding import fold_pairs, fold_sequence, untouched
 from models.images import Classifier, Images
-from models.locality import Layer, first_layers, untouched
+from models.locality import Layer, first_layers
 from models.naming import resnet_key
 from models.residual import chain
 
@@ -74,7 +74,7 @@ class BasicBlock(nn.Module):
         return (
             fixed
             and parts == [nn.Conv2d, nn.Conv2d, nn.Identity, nn.Identity]
-            and all(conv.padding_mode == "zeros" for conv in (self.conv1, self.conv2))
+            and all(c.padding_mode == "zeros" and not isinstance(c.padding, str) for c in (self.conv1, self.conv2))
             and type(self.shortcut) in (nn.Identity, PadShortcut)
             and untouched(self.modules())
         )

@@ -126,7 +126,9 @@ class _Folded(torch.autograd.Function):
     def forward(
         ctx: Any, h: Tensor, z_star: Tensor, cell: Cell, there: Callable[[], AbstractContextManager[None]]
     ) -> Tensor:
-        ctx.save_for_backward(h, z_star)
+        # The cell's too: weights that were changed before backward are an error, as they are autograd's.
+        state = cast(nn.Module, cell)
+        ctx.save_for_backward(h, z_star, *state.parameters(), *state.buffers())
         ctx.cell, ctx.there = cell, there
         return z_star.clone()
 
@@ -134,7 +136,7 @@ class _Folded(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND.format("exact"))
-        h, z_star = ctx.saved_tensors
+        h, z_star = ctx.saved_tensors[:2]
         folded = ctx.cell.folded()
         with ctx.there(), full_precision(gradient) as exact:
             count(vjps=len(exact))

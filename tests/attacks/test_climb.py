@@ -114,3 +114,14 @@ def test_many_small_steps_drift_by_rounding_and_stay_within_every_ball(alpha: fl
     for order in (lanes, lanes[::-1]):
         for found, one in zip(climb(model, x, y, order, DRAWS, rows=N).images, order, strict=True):
             assert torch.equal(found, climb(model, x, y, [one], DRAWS, rows=N).images[0])
+
+
+def test_no_lanes_images_share_memory_with_anothers_or_with_the_images() -> None:
+    """Whoever writes over one lane's must not change another's; also where no step was taken."""
+    model, (x, y) = net(2), batch(2)
+    lanes = [
+        (lane("ifgsm", steps=steps), torch.full((N,), eps)) for steps in (0, 0, 2, 2) for eps in (0.0, 4 / 255, 8 / 255)
+    ]
+    found = climb(model, x, y, lanes, DRAWS, rows=N).images
+    places = {images.untyped_storage().data_ptr() for images in (*found, x)}
+    assert len(places) == len(lanes) + 1

@@ -117,3 +117,12 @@ def test_peers_do_not_touch_the_global_random_state() -> None:
     torch.manual_seed(0)
     run_attack(attack["torchattacks:PGD"].target, model, x, y, torch.full((N,), 0.1), DRAWS)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_images_and_radii_that_have_gradients_of_their_own_are_attacked_as_any_others() -> None:
+    """Theirs is no business of an attack, and a search may write over what it was given."""
+    (x, y), eps = batch(), torch.full((N,), 0.1)
+    for search in SEARCHES:
+        expected = run_attack(search, net(), x, y, eps, DRAWS)
+        found = run_attack(search, net(), x.clone().requires_grad_(), y, eps.clone().requires_grad_(), DRAWS)
+        assert torch.equal(found, expected) and not found.requires_grad

@@ -130,3 +130,14 @@ def test_a_backward_in_another_thread_is_counted_where_its_forward_was(
         thread.join()
     assert before == 0 and work.vjps >= 60
     assert len(solutions) == 1 and solutions[0].residual.shape == (60,)
+
+
+@pytest.mark.parametrize("name", ["inner.weight", "outer_bn.running_var"])
+def test_a_cell_changed_before_backward_is_refused(name: str, trained: Trained, images: tuple[Tensor, Tensor]) -> None:
+    net = copy.deepcopy(trained("deq")).eval().requires_grad_(False)
+    x = images[0][:60].clone().requires_grad_()
+    logits = net(x)
+    state = dict([*net.body.equilibrium.cell.named_parameters(), *net.body.equilibrium.cell.named_buffers()])
+    state[name].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(logits.sum(), x)

@@ -146,3 +146,23 @@ def test_an_empty_batch_is_projected() -> None:
     z = torch.zeros(0, N, dtype=torch.double, requires_grad=True)
     out = fixed(make(0)).project(torch.zeros(0, N, dtype=torch.double), z, 0.9)
     assert torch.autograd.grad(out.sum(), z)[0].shape == (0, N)
+
+
+def test_weights_changed_before_backward_are_refused() -> None:
+    module, z = fixed(make(0)), draw(2, 20, N).requires_grad_()
+    out = module.project(draw(1, 20, N), z, 0.9)
+    module.first.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(out.sum(), z)
+
+
+def test_parameters_that_are_trained_and_hooks_are_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, field, z = fixed(make(0)), draw(1, 20, N), draw(2, 20, N)
+    monkeypatch.setattr(projection, "project", lambda *_: pytest.fail("written out"))
+    seen = list[int]()
+    with module.first.register_forward_hook(lambda _, inputs, out: seen.append(len(out))):
+        module.project(field, z, 0.9)
+    assert 20 in seen
+    module.skip.weight.requires_grad_()
+    out = module.project(field, z, 0.9)
+    assert float(torch.autograd.grad(out.sum(), module.skip.weight)[0].abs().sum()) > 0

@@ -127,8 +127,12 @@ def other_convolution(net: ResNetFeatures) -> None:
     net.blocks[0].conv1 = conv
 
 
+def named_padding(net: ResNetFeatures) -> None:
+    net.blocks[0].conv1 = nn.Conv2d(16, 16, 3, padding="same").requires_grad_(False)
+
+
 @pytest.mark.parametrize(
-    "edit", [hooked, hooked_backward, trainable, other_block, own_forward, other_norm, other_convolution]
+    "edit", [hooked, hooked_backward, trainable, other_block, own_forward, other_norm, other_convolution, named_padding]
 )
 def test_blocks_that_are_not_plain_are_left_to_autograd(
     edit: Callable[[ResNetFeatures], None], chained: list[int]
@@ -144,3 +148,14 @@ def test_blocks_that_are_not_plain_are_left_to_autograd(
 def test_networks_with_more_than_plain_blocks_are_left_to_autograd(net: nn.Module, chained: list[int]) -> None:
     assert gradient(net, images()).abs().sum() > 0
     assert not chained
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2"])
+def test_weights_changed_before_backward_are_refused(name: str, chained: list[int]) -> None:
+    net, x = folded(network()), images().requires_grad_()
+    assert isinstance(net, ResNetFeatures)
+    out = net(x)
+    getattr(net.blocks[1], name).weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(out.sum(), x)
+    assert chained
