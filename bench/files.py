@@ -36,6 +36,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             part.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """With those above it. Raises BenchError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BenchError(f"cannot make the folder {folder}: {first_line(error)}; name another one.") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Atomically, indented, keys in order."""
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"

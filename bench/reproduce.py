@@ -1,7 +1,8 @@
 """Numbers of the store computed again from their checkpoints: do they come out as stored?"""
 
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from bench.cells import ENGINES, SHARD, Cell, Source
 from bench.certificates import CERTIFICATE, IMPLEMENTATION
-from bench.errors import BenchError
+from bench.errors import BenchError, unknown
 from bench.registry import attack, model, protocol
 from bench.report.inventory import Held
 from bench.report.rows import Share
@@ -42,6 +43,20 @@ class Finding:
     @property
     def failed(self) -> bool:
         return self.same is not None and self.same.hits < ENOUGH * self.same.n
+
+
+def names(held: Held) -> set[str]:
+    """What its model may be called: with all of its options, and without."""
+    return {held.label, re.sub(r"\[[^]]*\]", "", held.label)}
+
+
+def only(held: Sequence[Held], kind: str, wanted: Sequence[str], named: Callable[[Held], set[str]]) -> list[Held]:
+    """The cells with one of the wanted names; all, where none is wanted. Raises BenchError for a name nobody has."""
+    known = set[str]().union(*(named(one) for one in held))
+    for name in wanted:
+        if name not in known:
+            raise unknown(f"{kind} in the store", name, known)
+    return [one for one in held if not wanted or named(one) & set(wanted)]
 
 
 def choose(held: Sequence[Held], count: int, seed: int, seconds: float) -> tuple[list[Held], int]:
@@ -80,7 +95,7 @@ def reproduce(
             for link in _chain(cell):
                 result = compute(elsewhere, [link], [shard])
                 if result.state != "done":
-                    yield Finding(held, why=result.message)
+                    yield Finding(held, why=result.message.removeprefix(f"{held.cell.attack_label}: "))
                     break
             else:
                 again = Store(Path(folder)).read(cell, shard)[0]

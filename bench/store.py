@@ -17,7 +17,7 @@ from bench.budget import Budget
 from bench.cells import SCHEMA, Cell
 from bench.environment import describe
 from bench.errors import BenchError
-from bench.files import read_json, under_any_model, write_json
+from bench.files import make_folder, read_json, under_any_model, write_json
 from bench.shards import count_together, read_shard, read_together, write_shard, write_together
 from bench.shelf import Shelf
 from bench.verdict import Outcomes
@@ -72,7 +72,7 @@ class Store:
         folder = self.cell_folder(cell)
         if not (self.folder / "store.json").exists():
             write_json(self.folder / "store.json", {"schema": SCHEMA})
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return _lock(folder / f".shard-{shard:05}.lock")
 
     def release(self, lock: FileLock) -> None:

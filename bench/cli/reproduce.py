@@ -6,7 +6,9 @@ import typer
 
 from bench.cli.settings import Checkpoints, ConfigFile, DataDir, Device, Plugin, StoreDir, settings
 from bench.errors import BenchError
+from bench.names import split_list
 
+Only = Annotated[str | None, typer.Option(help="Cells of these alone, separated by commas.")]
 Cells = Annotated[int, typer.Option(help="How many cells, at random.", min=1)]
 Count = Annotated[int, typer.Option("--examples", help="Images of each, at most 250.", min=1, max=250)]
 Pick = Annotated[int, typer.Option("--seed", help="Which cells.", min=0)]
@@ -14,6 +16,8 @@ Minutes = Annotated[float, typer.Option(help="Leave cells out whose 250 images t
 
 
 def reproduce(
+    models: Only = None,
+    dataset: Only = None,
     cells: Cells = 5,
     examples: Count = 200,
     seed: Pick = 0,
@@ -33,7 +37,7 @@ def reproduce(
     from bench.epsilon import show_eps
     from bench.progress import progress, say
     from bench.report.inventory import inventory
-    from bench.reproduce import ENOUGH, choose
+    from bench.reproduce import ENOUGH, choose, names, only
     from bench.reproduce import reproduce as compute_again
     from bench.run import make_setting
     from bench.store import Store
@@ -42,7 +46,9 @@ def reproduce(
     everything, problems = inventory(Store(merged.paths.store))
     for problem in problems:
         say(f"bench: left out: {problem}")
-    chosen, left_out = choose(everything, cells, seed, 60 * minutes)
+    asked = only(everything, "data set", split_list(dataset or ""), lambda one: {one.cell.dataset})
+    asked = only(asked, "model", split_list(models or ""), names)
+    chosen, left_out = choose(asked, cells, seed, 60 * minutes)
     if not chosen:
         raise BenchError(f"store {merged.paths.store} has no complete cell of at most {minutes:g} min per 250 images.")
     make_exact()
@@ -53,17 +59,21 @@ def reproduce(
             found.append(finding)
             bar.advance(note=finding.held.label)
     table = []
+    reasons = list(dict.fromkeys(one.why for one in found if one.same is None))
     for one in found:
         cell, share = one.held.cell, one.same
         where = [cell.dataset, one.held.label, cell.protocol, cell.attack_label, show_eps(cell.eps)]
         images = "" if share is None else f"{one.first}–{one.first + share.n - 1}"
-        outcome = one.why if share is None else f"{share.hits} of {share.n} alike"
-        table.append([*where, images, outcome, "FAIL" if one.failed else "ok" if share else "not computed"])
+        if share is None:
+            table.append([*where, images, f"not computed ({reasons.index(one.why) + 1})", ""])
+        else:
+            table.append([*where, images, f"{share.hits} of {share.n} alike", "FAIL" if one.failed else "ok"])
     header = ["data set", "model", "protocol", "attack", "ε", "images", "clean prediction and verdict", ""]
     typer.echo(tabulate(table, header, "simple", disable_numparse=True))
-    typer.echo(
-        f"\n{len(everything)} cells in the store, {left_out} of them left out for their cost (--minutes {minutes:g})."
-    )
+    for number, why in enumerate(reasons, start=1):
+        typer.echo(f"({number}) {why}")
+    which = "cells in the store" if asked == everything else f"of {len(everything)} cells in the store were asked for"
+    typer.echo(f"\n{len(asked)} {which}, {left_out} of them left out for their cost (--minutes {minutes:g}).")
     broken = [
         f"{one.held.label} {one.held.cell.attack_label} at {show_eps(one.held.cell.eps)}" for one in found if one.failed
     ]

@@ -63,7 +63,20 @@ def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> 
         # Of an item in a list the option is the list's.
         name = next(str(part) for part in reversed(first["loc"]) if isinstance(part, str)).replace("_", "-")
         raise BenchError(f"--{name}: {first['msg']}, got {first['input']}.") from error
+    _check_folders(merged)
     failures = load_plugins(merged.plugins)
     for failure in failures:
         say(f"bench: {failure}")
     return merged, failures
+
+
+def _check_folders(config: Config) -> None:
+    """Before anything is computed. Raises BenchError where a file is in the place of a folder."""
+    for option, folder in (
+        ("--data-dir", config.paths.data),
+        ("--store", config.paths.store),
+        ("--checkpoints", config.paths.checkpoints),
+    ):
+        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        if there.exists() and not there.is_dir():
+            raise BenchError(f"{option} {folder}: {there} is no folder; name another one.")

@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from bench.files import make_folder
+
 
 @dataclass(frozen=True)
 class Look:
@@ -72,7 +74,7 @@ def save(figure: Figure, caption: str, folder: Path, name: str) -> list[Path]:
     figure.set_figheight(height + room)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room))))
     figure.text(0.012, 0.06 / (height + room), "\n".join(lines), fontsize=7.5, va="bottom", ha="left", color="#333333")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
     figure.savefig(paths[1], metadata={"Date": None, "Creator": None})

@@ -23,7 +23,7 @@ from bench.config import Train
 from bench.data.load import Dataset, as_pixels
 from bench.environment import describe, make_exact
 from bench.errors import BenchError, first_line
-from bench.files import write_atomically, write_json
+from bench.files import make_folder, write_atomically, write_json
 from bench.progress import progress
 from bench.registry import Entry
 from bench.statistics import wilson
@@ -71,7 +71,7 @@ def train(job: Job, data: Dataset, folder: Path, device: torch.device, config: T
         The checkpoint's path.
     """
     path = job.checkpoint(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):
         if not (path.exists() and card_path(path).exists()):
             make_exact()

@@ -71,6 +71,22 @@ def test_mistakes_in_bench_toml(content: str, needles: tuple[str, ...], tmp_path
     one_line(inside(tmp_path, "run", *QUICK, "--models", model, code=2), *needles)
 
 
+@pytest.mark.parametrize("option", ["--data-dir", "--store", "--checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_told_before_anything_is_computed(
+    option: str, tmp_path: Path, inside: Inside
+) -> None:
+    (tmp_path / "file").write_text("")
+    for path in ("file", "file/below"):
+        one_line(inside(tmp_path, "run", *QUICK, option, path, code=2), f"{option} {path}: file is no folder", "name")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_folders_that_cannot_be_made(tmp_path: Path, inside: Inside) -> None:
+    """Nobody can make one in /proc, not even root."""
+    for option in ("--store", "--checkpoints"):
+        one_line(inside(tmp_path, "run", *QUICK, option, "/proc/none", code=2), "cannot", "/proc/none")
+
+
 def test_missing_data_without_network(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")

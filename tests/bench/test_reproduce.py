@@ -37,6 +37,17 @@ def test_cells_are_drawn_by_the_seed(folder: Path, inside: Inside) -> None:
     assert len({tuple(drawn(seed)) for seed in "1234"}) > 1
 
 
+def test_models_and_data_sets_can_be_asked_for(folder: Path, inside: Inside) -> None:
+    shown = inside(folder, "reproduce", "--cells", "99", "--examples", "9", "--models", "ibp-mondeq").stdout
+    assert shown.count(" ok") == 3 and "3 of 9 cells in the store were asked for" in shown
+    shown = inside(folder, "reproduce", "--cells", "99", "--examples", "9", "--dataset", "digits").stdout
+    assert shown.count(" ok") == 9 and "\n9 cells in the store" in shown
+    done = inside(folder, "reproduce", "--models", "lyadeq", code=2)
+    assert "unknown model in the store 'lyadeq': did you mean 'deq'?" in done.stderr
+    done = inside(folder, "reproduce", "--dataset", "mnist", code=2)
+    assert "unknown data set in the store 'mnist': there is digits" in done.stderr
+
+
 def test_one_altered_shard_is_found(folder: Path, inside: Inside) -> None:
     for path in folder.glob("results/store/digits/fc-linear*/pgd@16-*/shard-*.parquet"):
         table = pq.read_table(path)
@@ -51,7 +62,8 @@ def test_one_altered_shard_is_found(folder: Path, inside: Inside) -> None:
 def test_what_cannot_be_computed_says_why(folder: Path, inside: Inside, tmp_path: Path) -> None:
     store = str(folder / "results/store")
     done = inside(tmp_path, "reproduce", "--store", store, "--cells", "2", code=2)
-    assert "no checkpoint in results/checkpoints/digits has its weights" in done.stdout.replace("\n", " ")
+    assert "not computed (1)" in done.stdout
+    assert "\n(1) no checkpoint in results/checkpoints/digits has its weights" in done.stdout
     assert "none of the chosen cells could be computed here" in done.stderr
     done = inside(tmp_path, "reproduce", "--store", store, "--minutes", "0", code=2)
     assert "no complete cell of at most 0 min" in done.stderr
