@@ -103,9 +103,10 @@ def test_engines_agree_on_a_deq(trained: Trained, digits: Dataset) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet20", "deq"])
-def test_engines_agree_at_the_standard_budget(name: str, trained: Trained, digits: Dataset) -> None:
-    assert_engines_agree(trained(name), digits, 200, 20 / 255, {})
+@pytest.mark.parametrize(("name", "least"), [("resnet20", 0.99), ("deq", 0.98)])
+def test_engines_agree_at_the_standard_budget(name: str, least: float, trained: Trained, digits: Dataset) -> None:
+    """Of the deq's 200 images two seeds of ours differ in 2, of pyautoattack in 1, one of each in 1 to 3."""
+    assert_engines_agree(trained(name), digits, 200, 20 / 255, {}, least)
 
 
 @pytest.mark.parametrize("stage", ATTACKS)
