@@ -1,6 +1,5 @@
 """Numbers of the store computed again from their checkpoints: do they come out as stored?"""
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 from bench.cells import ENGINES, SHARD, Cell, Source
 from bench.certificates import CERTIFICATE, IMPLEMENTATION
 from bench.errors import BenchError, unknown
+from bench.names import ModelSpec, Spec, parse_model
 from bench.registry import attack, model, protocol
 from bench.report.inventory import Held
 from bench.report.rows import Share
@@ -47,7 +47,9 @@ class Finding:
 
 def names(held: Held) -> set[str]:
     """What its model may be called: with all of its options, and without."""
-    return {held.label, re.sub(r"\[[^]]*\]", "", held.label)}
+    spec = parse_model(held.label)
+    plain = ModelSpec(Spec(spec.architecture.name), spec.recipe and Spec(spec.recipe.name))
+    return {held.label, str(plain)}
 
 
 def only(held: Sequence[Held], kind: str, wanted: Sequence[str], named: Callable[[Held], set[str]]) -> list[Held]:

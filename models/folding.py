@@ -96,6 +96,11 @@ def agree(own: Tensor, other: Tensor) -> bool:
     return own.shape == other.shape and bool((own - other).abs().max() <= AGREE * own.abs().max())
 
 
+def inert(module: nn.Module) -> bool:
+    """Whether it only computes: none of its parameters is to be differentiated, and its modules are untouched."""
+    return not any(p.requires_grad for p in module.parameters()) and untouched(module.modules())
+
+
 def untouched(modules: Iterable[nn.Module]) -> bool:
     """Whether each does what its class does: no hooks, no `forward` of its own."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models import projection
-from models.folding import untouched
+from models.folding import inert
 
 
 def smooth_relu(x: Tensor, d: float) -> Tensor:
@@ -76,7 +76,7 @@ class Lyapunov(nn.Module):
         φ = ∇V·F + αV > 0. Where ∇V vanishes (z = 0) the condition holds for every F.
         `detached` takes ∇V as a constant in backward; the value is the same.
         """
-        if self.fixed and not detached and self._plain():
+        if self.fixed and not detached and inert(self):
             return projection.project(field, z, self._weights(), alpha)
         value, gradient = self.value_and_gradient(z)
         gradient = gradient.detach() if detached else gradient
@@ -84,10 +84,6 @@ class Lyapunov(nn.Module):
         square = gradient.square().sum(1)
         factor = torch.where(square > 0, phi / torch.where(square > 0, square, 1), 0)
         return field - factor[:, None] * gradient
-
-    def _plain(self) -> bool:
-        """Whether nothing but the field and the state has a gradient, and nobody looks on."""
-        return not any(p.requires_grad for p in self.parameters()) and untouched(self.modules())
 
     @torch.no_grad()
     def _weights(self) -> projection.Weights:

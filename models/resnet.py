@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.registry import model
-from models.folding import fold_pairs, fold_sequence, untouched
+from models.folding import fold_pairs, fold_sequence, inert, untouched
 from models.images import Classifier, Images
 from models.locality import Layer, first_layers
 from models.naming import resnet_key
@@ -70,13 +70,11 @@ class BasicBlock(nn.Module):
     def plain(self) -> bool:
         """Whether it is convolutions, ReLUs and a shortcut without parameters, all fixed, and nothing else."""
         parts = [type(part) for part in (self.conv1, self.conv2, self.bn1, self.bn2)]
-        fixed = not any(p.requires_grad for p in self.parameters())
         return (
-            fixed
-            and parts == [nn.Conv2d, nn.Conv2d, nn.Identity, nn.Identity]
+            parts == [nn.Conv2d, nn.Conv2d, nn.Identity, nn.Identity]
             and all(c.padding_mode == "zeros" and not isinstance(c.padding, str) for c in (self.conv1, self.conv2))
             and type(self.shortcut) in (nn.Identity, PadShortcut)
-            and untouched(self.modules())
+            and inert(self)
         )
 
     def fold(self) -> None:

@@ -63,16 +63,17 @@ def reproduce(
     for one in found:
         cell, share = one.held.cell, one.same
         where = [cell.dataset, one.held.label, cell.protocol, cell.attack_label, show_eps(cell.eps)]
-        images = "" if share is None else f"{one.first}–{one.first + share.n - 1}"
         if share is None:
-            table.append([*where, images, f"not computed ({reasons.index(one.why) + 1})", ""])
+            table.append([*where, "", f"not computed ({reasons.index(one.why) + 1})", ""])
         else:
+            images = f"{one.first}–{one.first + share.n - 1}"
             table.append([*where, images, f"{share.hits} of {share.n} alike", "FAIL" if one.failed else "ok"])
     header = ["data set", "model", "protocol", "attack", "ε", "images", "clean prediction and verdict", ""]
     typer.echo(tabulate(table, header, "simple", disable_numparse=True))
     for number, why in enumerate(reasons, start=1):
         typer.echo(f"({number}) {why}")
-    which = "cells in the store" if asked == everything else f"of {len(everything)} cells in the store were asked for"
+    whole = len(asked) == len(everything)
+    which = "cells in the store" if whole else f"of {len(everything)} cells in the store were asked for"
     typer.echo(f"\n{len(asked)} {which}, {left_out} of them left out for their cost (--minutes {minutes:g}).")
     broken = [
         f"{one.held.label} {one.held.cell.attack_label} at {show_eps(one.held.cell.eps)}" for one in found if one.failed

@@ -77,6 +77,6 @@ def _check_folders(config: Config) -> None:
         ("--store", config.paths.store),
         ("--checkpoints", config.paths.checkpoints),
     ):
-        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-        if there.exists() and not there.is_dir():
-            raise BenchError(f"{option} {folder}: {there} is no folder; name another one.")
+        for place in (folder, *folder.parents):
+            if place.exists() and not place.is_dir():
+                raise BenchError(f"{option} {folder}: {place} is no folder; name another one.")
