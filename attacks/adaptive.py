@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attacks.apgd import find_views, random_start, search
-from attacks.cascade import Cascade, better_of, check_budgets, check_stages
-from attacks.contract import Search
-from attacks.draws import Draws
-from attacks.losses import LossName
-from attacks.square import square
+from bench.attacks.apgd import find_views, random_start, search
+from bench.attacks.core.cascade import Cascade, better_of, check_budgets, check_stages
+from bench.attacks.core.contract import Search
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import LossName
+from bench.attacks.square import square
 from bench.registry import attack
 
 # In the order they run: what breaks most, cheapest, first. Restarts number the examples' random draws.

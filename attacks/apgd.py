@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.compaction import keep
-from attacks.contract import ContractError
-from attacks.draws import Draws
-from attacks.losses import TARGETED, UNTARGETED, LossName, margin, rivals
+from bench.attacks.core.active_set import keep_active
+from bench.attacks.core.contract import ContractError
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import TARGETED, UNTARGETED, LossName, margin, rivals
 from bench.registry import attack
 
 MOMENTUM = 0.75  # α: how much of the step is the new direction
@@ -76,7 +76,7 @@ def apgd(
         2 * radius, torch.zeros_like(y), value, torch.ones_like(y, dtype=torch.bool),
     )  # fmt: skip
     result[state.rows] = state.images
-    keep(state, right)
+    keep_active(state, right)
     last = 0
     for k in range(1, steps + 1):
         if not len(state.rows):
@@ -84,7 +84,7 @@ def apgd(
         _advance(state, first=k == 1)
         value, gradient, right = _look(model, guide, state.images, state.y, state.rows, loss, targets)
         result[state.rows[~right]] = state.images[~right]
-        keep(state, right)
+        keep_active(state, right)
         _note(state, value[right], gradient[right])
         if k in checkpoints:
             _check(state, k - last)
@@ -246,8 +246,8 @@ def registered_apgd(
         loss: ce, dlr, margin; or dlr-targeted, margin-targeted, which aim at the `targets` most likely other
             classes in turn.
         steps: gradient steps (per target).
-        guide: own: the model's gradient; else the name of one of its views (models/views.py). A model without it
-            raises ContractError.
+        guide: own: the model's gradient; else the name of one of its views (models/equilibrium/views.py). A model
+            without it raises ContractError.
         restart: which of the examples' draws the start is.
     """
     start = random_start(x, eps, draws, restart)

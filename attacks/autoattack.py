@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attacks.apgd import apgd, random_start
-from attacks.cascade import Cascade, check_budgets, check_stages
-from attacks.contract import ContractError, Search
-from attacks.draws import Draws
-from attacks.fab import fab
-from attacks.losses import cross_entropy, dlr_targeted, rivals
-from attacks.reference import reference
-from attacks.square import square
+from bench.attacks.apgd import apgd, random_start
+from bench.attacks.core.cascade import Cascade, check_budgets, check_stages
+from bench.attacks.core.contract import ContractError, Search
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import cross_entropy, dlr_targeted, rivals
+from bench.attacks.fab import fab
+from bench.attacks.pyautoattack import reference
+from bench.attacks.square import square
 from bench.registry import attack
 
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.compaction import keep
-from attacks.contract import linf
-from attacks.losses import margin_targeted
+from bench.attacks.core.active_set import keep_active
+from bench.attacks.core.contract import linf
+from bench.attacks.core.losses import margin_targeted
 
 OVERSHOOT = 1.05  # η: how far, in steps, a step goes
 BACKWARD = 0.9  # β: a misclassified point goes back to this share of its way from the clean image
@@ -58,7 +58,7 @@ def fab(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, aim: Tensor, *, ste
         result[state.rows[done]] = state.now[done]
         back = state.x + BACKWARD * (state.now - state.x)
         state.now = torch.where(wrong.view(-1, 1, 1, 1), back, state.now)
-        keep(state, ~done)
+        keep_active(state, ~done)
     return result
 
 
@@ -87,7 +87,7 @@ def to_hyperplane(points: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
 
     Every entry moves in the direction that helps, by the same r or as far as it can: r solves
     Σ |normal_i| min(r, room_i) = |gap|. The sum is concave and piecewise linear in r, so Newton's method from r = 0
-    climbs to the exact solution in finitely many rounds, without sorting (the paper sorts the D breakpoints).
+    ascends to the exact solution in finitely many rounds, without sorting (the paper sorts the D breakpoints).
     Where the box does not reach the hyperplane, d goes to the corner nearest to it.
 
     Args:

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.climb import Lane, climb
-from attacks.draws import Draws
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.sign_ascent import SignAscent, ascend
 from bench.registry import attack
 
 Steps = Annotated[int, Field(ge=0)]
@@ -22,15 +22,15 @@ def eq14_steps(eps: Fraction) -> int:
     return max(1, int(min(radius + 4, radius * Fraction(5, 4))))
 
 
-def _ifgsm_lane(*, steps: int, alpha: float) -> Lane:
-    return Lane(_into_box, steps, alpha)
+def _ifgsm_ascent(*, steps: int, alpha: float) -> SignAscent:
+    return SignAscent(_into_box, steps, alpha)
 
 
-def _pgd_lane(*, steps: int, alpha: float, random_start: bool, restart: int) -> Lane:
-    return Lane(_onto_ball, steps, alpha, restart if random_start else None)
+def _pgd_ascent(*, steps: int, alpha: float, random_start: bool, restart: int) -> SignAscent:
+    return SignAscent(_onto_ball, steps, alpha, restart if random_start else None)
 
 
-@attack("ifgsm", label="I-FGSM", lane=_ifgsm_lane)
+@attack("ifgsm", label="I-FGSM", ascent=_ifgsm_ascent)
 def ifgsm(
     model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, steps: Steps = 10, alpha: Length = 1 / 255
 ) -> Tensor:
@@ -42,10 +42,10 @@ def ifgsm(
         steps: gradient steps, ≥ 0.
         alpha: step size in units of the pixel range.
     """
-    return _alone(_ifgsm_lane(steps=steps, alpha=alpha), model, x, y, eps, draws)
+    return _alone(_ifgsm_ascent(steps=steps, alpha=alpha), model, x, y, eps, draws)
 
 
-@attack("pgd", label="PGD", lane=_pgd_lane)
+@attack("pgd", label="PGD", ascent=_pgd_ascent)
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -67,11 +67,11 @@ def pgd(
         restart: which of the examples' draws u is.
     """
     options: dict[str, Any] = {"random_start": random_start, "restart": restart}
-    return _alone(_pgd_lane(steps=steps, alpha=alpha, **options), model, x, y, eps, draws)
+    return _alone(_pgd_ascent(steps=steps, alpha=alpha, **options), model, x, y, eps, draws)
 
 
-def _alone(lane: Lane, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
-    return climb(model, x, y, [(lane, eps)], draws, rows=len(x)).images[0]
+def _alone(ascent: SignAscent, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
+    return ascend(model, x, y, [(ascent, eps)], draws, rows=len(x)).images[0]
 
 
 def _into_box(x: Tensor, radius: Tensor) -> Callable[[Tensor], Tensor]:

@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import Any
 
-from attacks.gradient_sign import eq14_steps
+from bench.attacks.gradient_sign import eq14_steps
 from bench.registry import protocol
 
 # Attack name to the options the protocol fixes.

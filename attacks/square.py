@@ -8,10 +8,10 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from attacks.compaction import keep
-from attacks.draws import Draws
-from attacks.losses import margin
-from models.locality import Nearby
+from bench.attacks.core.active_set import keep_active
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import margin
+from bench.models.inference.local_recompute import LocalRecompute
 
 SHARE = 0.8  # p: the window's share of the image at first
 # Queries from which on the share is half as large as before: the paper's schedule for 10,000 queries, not rescaled.
@@ -82,39 +82,41 @@ def square(
     rows = torch.arange(len(x), device=x.device)
     result = begin.clone()
     state = _Search(rows, y, low, high, begin, margin(logits, y), torch.zeros_like(y), torch.zeros_like(y))
-    keep(state, logits.argmax(1) == y)
-    nearby = None
+    keep_active(state, logits.argmax(1) == y)
+    recompute = None
     for windows in _proposals(drawn[:, stripes:].view(len(x), queries, -1), x.shape):
-        if nearby is None and windows.side <= SMALL and len(state.rows):
-            nearby = Nearby(model, state.best, windows.side)
+        if recompute is None and windows.side <= SMALL and len(state.rows):
+            recompute = LocalRecompute(model, state.best, windows.side)
         state.at = torch.zeros_like(state.rows)
         while len(state.rows) and bool((state.at < windows.top.shape[1]).any()):
-            _round(model, nearby, state, windows, result)
+            _round(model, recompute, state, windows, result)
     result[state.rows] = state.best
     return result
 
 
-def _round(model: nn.Module, nearby: Nearby | None, state: _Search, windows: _Windows, result: Tensor) -> None:
+def _round(
+    model: nn.Module, recompute: LocalRecompute | None, state: _Search, windows: _Windows, result: Tensor
+) -> None:
     """One question per example, whose proposal is kept where it misclassifies or raises the margin."""
     asked, images, corners = _questions(state, windows)
     if not len(asked):
         return
     y = state.y[asked]
-    logits = nearby.ask(asked, images, *corners, windows.side) if nearby else model(images)
+    logits = recompute.logits_of(asked, images, *corners, windows.side) if recompute else model(images)
     reached, wrong = margin(logits, y), logits.argmax(1) != y
     better = wrong | (reached > state.margin[asked])
     taken = asked[better]
-    if nearby:
-        nearby.take(better)
+    if recompute:
+        recompute.accept(better)
     state.best[taken], state.margin[taken] = images[better], reached[better]
     state.changed[taken] = windows.first + state.at[taken] - 1
     if bool(wrong.any()):
         result[state.rows[asked[wrong]]] = images[wrong]
         right = torch.ones_like(state.rows, dtype=torch.bool)
         right[asked[wrong]] = False
-        keep(state, right)
-        if nearby:
-            nearby.keep(right)
+        keep_active(state, right)
+        if recompute:
+            recompute.keep_rows(right)
 
 
 def _questions(state: _Search, windows: _Windows) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:

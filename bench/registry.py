@@ -19,7 +19,7 @@ from bench.errors import BenchError, unknown
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 
-_OURS = ("bench.", "models.", "attacks.")
+_OURS = "bench."
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ class Registry:
         importlib.import_module(self._builtins)
 
 
-model = Registry("model", "models")
-attack = Registry("attack", "attacks")
-protocol = Registry("protocol", "attacks")
+model = Registry("model", "bench.models")
+attack = Registry("attack", "bench.attacks")
+protocol = Registry("protocol", "bench.attacks")
 dataset = Registry("data set", "bench.data")
 recipe = Registry("recipe", "bench.training")

@@ -8,16 +8,16 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
+from bench.models.equilibrium.deq_cell import ImplicitCell
+from bench.models.equilibrium.gradient import EquilibriumCell, with_value
+from bench.models.equilibrium.layer import Equilibrium
+from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions
+from bench.models.equilibrium.precision import full_precision
+from bench.models.equilibrium.views import Parts, View, state_views
+from bench.models.extractors import ExtractorName, make_extractor, state_size
+from bench.models.images import Classifier, Images
+from bench.models.lyapunov.function import Lyapunov
 from bench.registry import model
-from models.cell import ImplicitCell
-from models.equilibrium.gradient import Cell, with_value
-from models.equilibrium.layer import Equilibrium
-from models.equilibrium.options import EVAL_OPTIONS, SolverOptions
-from models.extractors import ExtractorName, make_extractor, state_size
-from models.images import Classifier, Images
-from models.lyapunov import Lyapunov
-from models.precision import full_precision
-from models.views import Parts, View, state_views
 
 Readout = Literal["field", "step", "output", "features"]
 Orthogonal = Literal["none", "layer", "classifier"]
@@ -128,7 +128,9 @@ class DEQBody(nn.Module):
     def views(self) -> dict[str, nn.Module]:
         """Ways to other gradients (`state_views`); with a Lyapunov module also `detached`, where ∇V is taken
         as constant, and `no-projection`, where backward passes the projection by."""
-        found = state_views(self, lambda: Parts(self.extractor, cast(Cell, self.equilibrium.cell), self._read))
+        found = state_views(
+            self, lambda: Parts(self.extractor, cast(EquilibriumCell, self.equilibrium.cell), self._read)
+        )
         if self.stabilised is not None:
             ways: dict[str, Stabilise] = {
                 "no-projection": self.stabilised.bypassed,

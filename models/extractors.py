@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import nn
 
+from bench.models.images import Classifier, Images
+from bench.models.resnet import WIDTH, ResNetFeatures, Shortcut
+from bench.models.weights.key_maps import resnet_key
 from bench.registry import model
-from models.images import Classifier, Images
-from models.naming import resnet_key
-from models.resnet import WIDTH, ResNetFeatures, Shortcut
 
 ExtractorName = Literal["auto", "fc", "resnet20"]
 

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.folding import entry, fold_scale
+from bench.models.inference.folding import entry, fold_scale
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from bench.models.equilibrium.gradient import EquilibriumCell, GradientName, attach
+from bench.models.equilibrium.layer import FallbackName
+from bench.models.equilibrium.methods import MethodName, make_method
+from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions
+from bench.models.equilibrium.solution_recorder import record
+from bench.models.equilibrium.solve import Solution, solve
+from bench.models.equilibrium.views import Parts, state_views
+from bench.models.images import Classifier, Images
+from bench.models.monotone.enclosure import enclose, interval_cell
+from bench.models.monotone.interval import Bounds, propagate, rounding, worst_margins
+from bench.models.monotone.layer import Monotone, MonotoneCell
 from bench.registry import model
-from models.enclosure import enclose, interval_cell
-from models.equilibrium.gradient import Cell, GradientName, attach
-from models.equilibrium.layer import FallbackName
-from models.equilibrium.methods import MethodName, make_method
-from models.equilibrium.options import EVAL_OPTIONS, SolverOptions
-from models.equilibrium.solve import Solution, solve
-from models.images import Classifier, Images
-from models.interval import Bounds, propagate, rounding, worst_margins
-from models.monotone import Monotone, MonotoneCell
-from models.noting import note
-from models.views import Parts, state_views
 
 Form = Literal["dense", "3", "7"]
 Radius = float | Tensor
@@ -139,11 +139,11 @@ class MonDEQBody(nn.Module):
     def _state(self, h: Tensor) -> Tensor:
         return self._equilibrium(MonotoneCell(self.monotone.operator()), h.flatten(1)).view_as(h)
 
-    def _equilibrium(self, cell: Cell, h: Tensor) -> Tensor:
+    def _equilibrium(self, cell: EquilibriumCell, h: Tensor) -> Tensor:
         settings = self.settings[self.training]
         return attach(
             cell,
-            note(self._solve(cell, h)).z,
+            record(self._solve(cell, h)).z,
             h,
             method=settings.gradient,
             tol=settings.gradient_tol,
@@ -153,7 +153,7 @@ class MonDEQBody(nn.Module):
             image=True,
         )
 
-    def _solve(self, cell: Cell, h: Tensor) -> Solution:
+    def _solve(self, cell: EquilibriumCell, h: Tensor) -> Solution:
         # Nothing inside the iteration couples samples, so each stops on its own in training too.
         settings = self.settings[self.training]
         method = make_method(settings.method, memory=settings.memory, beta=settings.beta, jacobian=cell.jacobian)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.models.images import Classifier, Images
+from bench.models.inference.fast_residual import chain
+from bench.models.inference.folding import fold_pairs, fold_sequence, inert, untouched
+from bench.models.inference.local_recompute import Layer, first_layers
+from bench.models.weights.key_maps import resnet_key
 from bench.registry import model
-from models.folding import fold_pairs, fold_sequence, inert, untouched
-from models.images import Classifier, Images
-from models.locality import Layer, first_layers
-from models.naming import resnet_key
-from models.residual import chain
 
 LOCAL = 3  # blocks of the first stage, at most, that a search may have computed in part: all three of ResNet-20
 WIDTH = 64  # features after the last stage and global average pooling

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, first_line, unknown
+from bench.models.images import Images
+from bench.models.weights.read import read_tensors
+from bench.models.weights.robustbench_package import load_zoo
 from bench.registry import Entry, model
-from models.images import Images
-from models.robustbench_package import load_zoo
-from models.tensors import read_tensors
 
 Threat = Literal["Linf", "L2", "corruptions"]
 

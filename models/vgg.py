@@ -5,10 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bench.models.images import Classifier, Images
+from bench.models.inference.folding import fold_sequence
+from bench.models.weights.key_maps import vgg_key
 from bench.registry import model
-from models.folding import fold_sequence
-from models.images import Classifier, Images
-from models.naming import vgg_key
 
 # Channels of each 3×3 convolution; 0 is a 2×2 max pooling.
 CONFIGURATION_D = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)

@@ -5,10 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bench.models.images import Classifier, Images
+from bench.models.inference.folding import fold_pairs
+from bench.models.weights.key_maps import wide_resnet_key
 from bench.registry import model
-from models.folding import fold_pairs
-from models.images import Classifier, Images
-from models.naming import wide_resnet_key
 
 
 class WideBlock(nn.Module):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.config import Config, load_config
 from bench.data.load import Dataset, as_pixels, load
-from bench.names import parse_model
+from bench.settings.config import Config, load_config
+from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import Job, make_job
 from bench.training.loop import build_model, train

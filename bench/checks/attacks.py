@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attacks.contract import Search, linf, run_attack
-from attacks.draws import Draws
-from bench.names import Spec
+from bench.attacks.core.contract import Search, linf, run_attack
+from bench.attacks.core.draws import Draws
 from bench.registry import attack
+from bench.settings.specs import Spec
 
 N, SHAPE, CLASSES = 16, (1, 6, 6), 4
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from bench.config import Config
 from bench.data.load import Dataset, as_pixels, load
+from bench.settings.config import Config
 
 
 def dataset_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], str | None]]]:

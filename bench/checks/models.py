@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.certificates import offers_certificate
-from bench.config import Config
 from bench.data.load import as_pixels
-from bench.names import parse_model
-from bench.plan import load_datasets
+from bench.evaluation.certificates import offers_certificate
+from bench.execution.plan import load_datasets
+from bench.settings.config import Config
+from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
-from bench.training.chosen import trained
+from bench.training.checkpoint_choice import trained
 from bench.training.job import make_job
 from bench.training.loop import build_model
 

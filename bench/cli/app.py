@@ -18,7 +18,7 @@ from bench.cli.report import report
 from bench.cli.reproduce import reproduce
 from bench.cli.verify import verify
 from bench.errors import BenchError, first_line
-from bench.heap import prepare_memory
+from bench.system.memory import prepare_memory
 
 app = typer.Typer(
     name="bench",

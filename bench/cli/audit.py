@@ -9,7 +9,7 @@ from bench.cli import commands
 from bench.cli.commands import Format
 from bench.cli.request import Request, asked_for, run_command, unless_given
 from bench.errors import BenchError
-from bench.progress import say
+from bench.system.progress import say
 
 NoRun = Annotated[bool, typer.Option("--no-run", help="Only what the store holds; compute nothing.")]
 NoDiagnosis = Annotated[bool, typer.Option("--no-diagnosis", help="Leave diagnostics out that are not stored.")]
@@ -24,18 +24,18 @@ def audit(
     Computes what the store lacks, under all three protocols, and diagnoses the paper's. --examples is 500 and --eps 8
     where they are not given; --protocol and --attacks are the command's own.
     """
-    from bench.cli.output import takes_colour
-    from bench.config import Config
+    from bench.cli.printing import takes_colour
     from bench.diagnostics.case import make_case
     from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
     from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE
-    from bench.environment import pick_device
-    from bench.plan import Matrix, add_stored_cells, plan_matrix
-    from bench.report.audit import PROTOCOLS, Who, make_audits, render_audits
-    from bench.report.rows import Line, make_lines
-    from bench.run import run_matrix
-    from bench.store import Store
+    from bench.execution.plan import Matrix, add_stored_cells, plan_matrix
+    from bench.execution.run import run_matrix
+    from bench.settings.config import Config
+    from bench.store.store import Store
+    from bench.system.environment import pick_device
+    from bench.tables.audit import PROTOCOLS, Who, make_audits, render_audits
+    from bench.tables.lines import Line, make_lines
 
     if request.given["protocol"] or request.given["attacks"]:
         raise BenchError(
@@ -78,7 +78,7 @@ def audit(
     if format in ("terminal", "markdown"):
         typer.echo(
             "\nPer cent of the first n test images that are right, clean and under attack (L∞), with 95 % Wilson "
-            "interval.\nPaper printed: as published. Worst case: broken by any search of protocol adaptive at this "
+            "interval.\nPaper printed: as published. WorstCase case: broken by any search of protocol adaptive at this "
             "radius or a smaller\none of this command. Verdict: what `bench diagnose` reads under the paper's protocol."
         )
     if failures:

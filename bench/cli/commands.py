@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from bench.cli.options import Checkpoints, ConfigFile, DataDir, DatasetNames, Plugin, settings
 from bench.cli.request import Request, asked_for, job_command, run_command, stored_matrix
-from bench.cli.settings import Checkpoints, ConfigFile, DataDir, DatasetNames, Plugin, settings
 from bench.errors import BenchError
 
 debugging = False
@@ -32,10 +32,10 @@ def run(
     format: Format = "terminal",
 ) -> None:
     """Evaluate a model × attack × ε matrix and print its table; trains what is missing."""
-    from bench.cli.output import print_cost, print_table
-    from bench.environment import pick_device
-    from bench.plan import plan_matrix
-    from bench.run import run_matrix
+    from bench.cli.printing import print_cost, print_table
+    from bench.execution.plan import plan_matrix
+    from bench.execution.run import run_matrix
+    from bench.system.environment import pick_device
 
     config = request.config
     matrix = plan_matrix(config, request.epochs, request.failures)
@@ -50,10 +50,10 @@ def run(
 @job_command
 def train(request: Request) -> None:
     """Train models; goes on where an earlier run was stopped."""
-    from bench.cli.output import print_cards
-    from bench.environment import pick_device
-    from bench.plan import plan_matrix
-    from bench.run import train_missing
+    from bench.cli.printing import print_cards
+    from bench.execution.plan import plan_matrix
+    from bench.execution.run import train_missing
+    from bench.system.environment import pick_device
 
     config = request.config
     matrix = plan_matrix(config, request.epochs, request.failures, as_named=True)
@@ -75,7 +75,7 @@ def table(request: Request, number: PaperTable = None, fill: Fill = False, forma
 
         _fail(show_paper_table(int(number), request, fill, format, debugging), request.failures)
         return
-    from bench.cli.output import print_table
+    from bench.cli.printing import print_table
 
     matrix, store = stored_matrix(request)
     _fail(print_table(matrix, store, request.config, format), request.failures)
@@ -89,7 +89,7 @@ def list_names(
 ) -> None:
     """What there is: models, attacks, datasets, protocols or recipes."""
     merged, failures = settings(config, plugin, checkpoints=checkpoints)
-    from bench.cli.output import print_names
+    from bench.cli.printing import print_names
 
     print_names(kind, merged)
     _fail([], failures)
@@ -105,7 +105,7 @@ def check(
 ) -> None:
     """Run the contract suite on a model, attack or data set; every failure is explained in a sentence."""
     merged, failures = settings(config, plugin, datasets=dataset, data=data_dir, checkpoints=checkpoints)
-    from bench.check import check_name
+    from bench.checks.suite import check_name
 
     findings = check_name(name, merged)
     for finding in findings:
@@ -123,7 +123,7 @@ def check(
 
 def doctor(config: ConfigFile = None, plugin: Plugin = None) -> None:
     """Check the environment: versions, device, known traps; says how to repair what is wrong."""
-    from bench.doctor import examine
+    from bench.checks.installation import examine
 
     _, failures = settings(config, plugin)
     findings = examine()

@@ -8,10 +8,10 @@ import typer
 
 from bench.cli.request import Request, matrix_command, unless_given
 from bench.errors import BenchError
-from bench.names import split_list
+from bench.settings.specs import split_list
 
 if TYPE_CHECKING:
-    from bench.diagnostics.result import Result
+    from bench.diagnostics.result import DiagnosticResult
 
 Model = Annotated[str | None, typer.Argument(metavar="MODELS", help="As --models.")]
 Only = Annotated[str | None, typer.Option(help="Only these diagnostics, separated by commas.")]
@@ -35,8 +35,8 @@ def diagnose(
     from bench.diagnostics.reading import read
     from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE, chosen
-    from bench.environment import pick_device
-    from bench.plan import add_stored_cells, plan_matrix
+    from bench.execution.plan import add_stored_cells, plan_matrix
+    from bench.system.environment import pick_device
 
     diagnostics = chosen(split_list(only or ""))
     matrix = plan_matrix(merged, epochs, failures)
@@ -68,7 +68,7 @@ def diagnose(
         raise BenchError(f"all done, but {len(failures)} plugin(s) failed: {failures[0]}")
 
 
-def _table(heading: str, results: list["Result"]) -> str:
+def _table(heading: str, results: list["DiagnosticResult"]) -> str:
     from tabulate import tabulate
 
     rows = [

@@ -15,8 +15,8 @@ Out = Annotated[Path, typer.Option(help="Folder of the files: <data set>/Linf/<m
 @matrix_command
 def export(request: Request, form: Form, out: Out = Path("model_info")) -> None:
     """Write a matrix' numbers from the store for another project; computes nothing. Takes the options of `run`."""
-    from bench.files import write_json
-    from bench.report.model_info import model_infos
+    from bench.system.files import write_json
+    from bench.tables.robustbench_export import model_infos
 
     matrix, results = stored_matrix(request)
     problems = list(request.failures)

@@ -6,19 +6,19 @@ from typing import Any
 
 import typer
 
-from bench.cli.output import NOTES, takes_colour
+from bench.cli.printing import NOTES, takes_colour
 from bench.cli.request import Request, asked_for
-from bench.environment import pick_device
-from bench.epsilon import show_eps
-from bench.names import split_list
-from bench.plan import add_stored_cells
+from bench.evaluation.input_space import space_of
+from bench.execution.plan import add_stored_cells
+from bench.execution.run import run_matrix
 from bench.registry import protocol
-from bench.report.paper_layout import LEGEND, paper_notes, render_paper, training_lines
-from bench.report.paper_rows import Gap, gaps, paper_frame, plan_paper_table
-from bench.report.style import Format, markdown_text, style_of
-from bench.run import run_matrix
-from bench.spaces import space_of
-from bench.store import Store
+from bench.settings.radii import show_eps
+from bench.settings.specs import split_list
+from bench.store.store import Store
+from bench.system.environment import pick_device
+from bench.tables.markup import Format, markdown_text, style_of
+from bench.tables.paper_layout import LEGEND, paper_notes, render_paper, training_lines
+from bench.tables.paper_rows import Gap, gaps, paper_frame, plan_paper_table
 
 
 def show_paper_table(number: int, request: Request, run: bool, form: Format, debug: bool) -> list[str]:

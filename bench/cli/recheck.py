@@ -16,12 +16,12 @@ Form = Annotated[Literal["terminal", "markdown", "csv", "json"], typer.Option("-
 @matrix_command
 def recheck(request: Request, strict: Strict = False, form: Form = "terminal") -> None:
     """Judge kept adversarial images again: other batches, tighter and other solver, float64. Options as for `table`."""
-    from bench.environment import make_exact, pick_device
-    from bench.recheck import recheck as recheck_cell
+    from bench.evaluation.input_space import space_of
     from bench.registry import protocol
-    from bench.report.recheck import records, render
-    from bench.spaces import space_of
+    from bench.system.environment import make_exact, pick_device
+    from bench.tables.recheck_table import records, render
     from bench.training.loop import threads
+    from bench.verification.recheck import recheck as recheck_cell
 
     matrix, store = stored_matrix(request)
     run = request.config.run

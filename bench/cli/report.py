@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.settings import Checkpoints, ConfigFile, Plugin, StoreDir, settings
+from bench.cli.options import Checkpoints, ConfigFile, Plugin, StoreDir, settings
 from bench.errors import BenchError
 
 Out = Annotated[Path, typer.Option(help="The file to write.")]
@@ -26,12 +26,12 @@ def report(
 ) -> None:
     """Write one self-contained HTML page of everything the store holds."""
     merged, failures = settings(config, plugin, store=store, checkpoints=checkpoints)
-    from bench.files import write_atomically
     from bench.page.build import build_page
     from bench.page.data import page_data
     from bench.page.serve import make_server
-    from bench.progress import say
-    from bench.store import Store
+    from bench.store.store import Store
+    from bench.system.files import write_atomically
+    from bench.system.progress import say
 
     folder = merged.paths.store
     if not folder.is_dir():

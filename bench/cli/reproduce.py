@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.settings import Checkpoints, ConfigFile, DataDir, Device, Plugin, StoreDir, settings
+from bench.cli.options import Checkpoints, ConfigFile, DataDir, Device, Plugin, StoreDir, settings
 from bench.errors import BenchError
-from bench.names import split_list
+from bench.settings.specs import split_list
 
 Only = Annotated[str | None, typer.Option(help="Cells of these alone, separated by commas.")]
 Cells = Annotated[int, typer.Option(help="How many cells, at random.", min=1)]
@@ -33,15 +33,15 @@ def reproduce(
     merged, failures = settings(config, plugin, device=device, data=data_dir, store=store, checkpoints=checkpoints)
     from tabulate import tabulate
 
-    from bench.environment import make_exact, pick_device
-    from bench.epsilon import show_eps
-    from bench.progress import progress, say
-    from bench.report.inventory import inventory
-    from bench.reproduce import ENOUGH, choose, names, only
-    from bench.reproduce import reproduce as compute_again
-    from bench.run import make_setting
-    from bench.store import Store
+    from bench.execution.run import make_setting
+    from bench.settings.radii import show_eps
+    from bench.store.inventory import inventory
+    from bench.store.store import Store
+    from bench.system.environment import make_exact, pick_device
+    from bench.system.progress import progress, say
     from bench.training.loop import threads
+    from bench.verification.reproduce import ENOUGH, choose, names, only
+    from bench.verification.reproduce import reproduce as compute_again
 
     everything, problems = inventory(Store(merged.paths.store))
     for problem in problems:
@@ -57,12 +57,12 @@ def reproduce(
     with threads(1), progress(len(chosen), "reproduce") as bar:
         for finding in compute_again(chosen, examples, seed, setting, merged.paths.checkpoints):
             found.append(finding)
-            bar.advance(note=finding.held.label)
+            bar.advance(note=finding.stored.label)
     table = []
     reasons = list(dict.fromkeys(one.why for one in found if one.same is None))
     for one in found:
-        cell, share = one.held.cell, one.same
-        where = [cell.dataset, one.held.label, cell.protocol, cell.attack_label, show_eps(cell.eps)]
+        cell, share = one.stored.cell, one.same
+        where = [cell.dataset, one.stored.label, cell.protocol, cell.attack_label, show_eps(cell.eps)]
         if share is None:
             table.append([*where, "", f"not computed ({reasons.index(one.why) + 1})", ""])
         else:
@@ -76,7 +76,9 @@ def reproduce(
     which = "cells in the store" if whole else f"of {len(everything)} cells in the store were asked for"
     typer.echo(f"\n{len(asked)} {which}, {left_out} of them left out for their cost (--minutes {minutes:g}).")
     broken = [
-        f"{one.held.label} {one.held.cell.attack_label} at {show_eps(one.held.cell.eps)}" for one in found if one.failed
+        f"{one.stored.label} {one.stored.cell.attack_label} at {show_eps(one.stored.cell.eps)}"
+        for one in found
+        if one.failed
     ]
     if broken:
         raise BenchError(f"fewer than {ENOUGH:.0%} of the images come out as stored: {'; '.join(broken)}.")

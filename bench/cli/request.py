@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.settings import (
+from bench.cli.options import (
     Attacks,
     BatchSize,
     Checkpoints,
@@ -30,11 +30,11 @@ from bench.cli.settings import (
     Workers,
     settings,
 )
-from bench.config import Config
+from bench.settings.config import Config
 
 if TYPE_CHECKING:
-    from bench.plan import Matrix
-    from bench.store import Store
+    from bench.execution.plan import Matrix
+    from bench.store.store import Store
 
 Command = Callable[..., None]
 
@@ -118,9 +118,9 @@ job_command = with_options(*(name for name in _OPTIONS if name not in _OF_RUNS |
 
 def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
     """The matrix with the cells of every row whose weights are there, and the store; computes nothing."""
-    from bench.environment import pick_device
-    from bench.plan import add_stored_cells, plan_matrix
-    from bench.store import Store
+    from bench.execution.plan import add_stored_cells, plan_matrix
+    from bench.store.store import Store
+    from bench.system.environment import pick_device
 
     config = request.config
     matrix = plan_matrix(config, request.epochs, request.failures)

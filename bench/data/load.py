@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bench.data.arrays import FIELDS, Arrays, content_hash, read_npz
 from bench.errors import BenchError, first_line
+from bench.models.images import Images
 from bench.registry import Entry
 from bench.registry import dataset as datasets
-from models.images import Images
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """A search without gradients after the one with: what it gains, gradients did not show."""
 
-from attacks.autoattack import Options
-from attacks.cascade import bind
+from bench.attacks.autoattack import Options
+from bench.attacks.core.cascade import bind
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Result, not_applicable, of_share
-from bench.diagnostics.thresholds import BLACK_BOX
-from bench.epsilon import show_eps
+from bench.diagnostics.result import DiagnosticResult, not_applicable, of_share
 from bench.registry import attack
+from bench.settings.radii import show_eps
+from bench.thresholds import BLACK_BOX
 
 QUERIES = 1000
 
 
-def black_box(context: Context) -> Result:
+def black_box(context: Context) -> DiagnosticResult:
     """Square (Andriushchenko et al. 2020) on the images that the protocol did not break."""
     name = "black-box"
     if context.space != "pixel":

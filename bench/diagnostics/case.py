@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from attacks.draws import Draws
-from bench.cells import Source
-from bench.config import Config
+from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
-from bench.diagnostics.thresholds import CANARY_COLOUR, CANARY_RADII
 from bench.errors import BenchError
-from bench.plan import Matrix, Row, plan_attacks
+from bench.evaluation.input_space import space_of
+from bench.execution.plan import Matrix, Row, plan_attacks
+from bench.execution.sources import model_source
+from bench.execution.twins import twin_job
+from bench.execution.worker import load_model
 from bench.registry import protocol
-from bench.sources import model_source
-from bench.spaces import space_of
-from bench.training.chosen import trained
+from bench.settings.config import Config
+from bench.store.cells import Source
+from bench.thresholds import CANARY_COLOUR, CANARY_RADII
+from bench.training.checkpoint_choice import trained
 from bench.training.job import canonical
-from bench.twins import twin_job
-from bench.worker import load_model
 
 
 @dataclass(frozen=True)

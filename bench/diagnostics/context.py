@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from attacks.cascade import bind
-from attacks.contract import Search, run_attack
-from attacks.draws import Draws
-from bench.budget import Budget, Counted
-from bench.plan import AttackPlan
-from bench.spaces import Space, in_space
+from bench.attacks.core.cascade import bind
+from bench.attacks.core.contract import Search, run_attack
+from bench.attacks.core.draws import Draws
+from bench.evaluation.budget import Budget, Counted
+from bench.evaluation.input_space import Space, in_space
+from bench.execution.plan import AttackPlan
 
 Rebuild = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -77,20 +77,20 @@ class Context:
     @cached_property
     def clean(self) -> Tensor:
         """The model's predictions on the images, (N,)."""
-        return self.predict(self.enter())
+        return self.predict(self.to_space())
 
     @cached_property
     def right(self) -> Tensor:
         """Classified correctly when not attacked, bool (N,)."""
         return self.clean == self.y
 
-    def enter(self, model: nn.Module | None = None) -> Tensor:
+    def to_space(self, model: nn.Module | None = None) -> Tensor:
         """The images in the protocol's space."""
-        return in_space(model or self.model, self.space).enter(self.x)
+        return in_space(model or self.model, self.space).to_space(self.x)
 
     @cached_property
     def classes(self) -> int:
-        return self.logits(self.enter()[:1]).shape[1]
+        return self.logits(self.to_space()[:1]).shape[1]
 
     def predict(self, inputs: Tensor, model: nn.Module | None = None, batch: int = 0) -> Tensor:
         """Predictions for inputs of the space, (N,). The protocol's space is the pixels' for all but a control."""
@@ -119,7 +119,7 @@ class Context:
         found = [self.x[:0]]
         with parametrize.cached():
             for part in chosen.split(self.batch):
-                inputs = victim.enter(self.x[part])
+                inputs = victim.to_space(self.x[part])
                 radius = inputs.new_full((len(part),), float(eps))
                 draws = self.draws.of(part.tolist())
                 pixel = self.space == "pixel"
@@ -136,22 +136,22 @@ class Context:
         if eps not in self._known:
             below = [radius for radius in self.radii if radius < eps]
             nested = all(plan.entry.traits.get("nested") for plan in self.plan(eps))
-            self._known[eps] = self._beyond(below[-1], eps) if below and nested else self.strike(self.model, eps)
+            self._known[eps] = self._beyond(below[-1], eps) if below and nested else self.run_protocol(self.model, eps)
         return self._known[eps]
 
     def _beyond(self, smaller: Fraction, eps: Fraction) -> Attacked:
         before = self.attacked(smaller)
         rows = (~before.broken).nonzero().flatten()
-        found = self.strike(self.model, eps, rows)
+        found = self.run_protocol(self.model, eps, rows)
         inputs, broken = before.inputs.clone(), before.broken.clone()
         inputs[rows], broken[rows] = found.inputs, found.broken
         return Attacked(inputs, broken)
 
-    def strike(self, model: nn.Module, eps: Fraction, rows: Tensor | None = None) -> Attacked:
+    def run_protocol(self, model: nn.Module, eps: Fraction, rows: Tensor | None = None) -> Attacked:
         """The protocol's attacks on a model, later ones on the images that earlier ones left standing."""
         chosen = torch.arange(self.n, device=self.x.device) if rows is None else rows
         y = self.y[chosen]
-        inputs = self.enter(model)[chosen].clone()
+        inputs = self.to_space(model)[chosen].clone()
         right = self.predict(inputs, model) == y
         broken = torch.zeros_like(right)
         for plan in self.plan(eps):

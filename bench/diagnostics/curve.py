@@ -6,15 +6,15 @@ from fractions import Fraction
 import torch
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Evidence, Result, not_applicable, of_share, percent
-from bench.diagnostics.thresholds import FLAT_DROP, FLAT_LEFT, FLAT_RATIO, FLATNESS, LARGE_EPS_ONE, Lines
-from bench.epsilon import show_eps
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share, percent
+from bench.settings.radii import show_eps
 from bench.statistics import wilson
+from bench.thresholds import FLAT_DROP, FLAT_LEFT, FLAT_RATIO, FLATNESS, LARGE_EPS_ONE, Thresholds
 
 LARGE_EXAMPLES = 100  # at ε = 1 a step of 1/255 takes hundreds of steps
 
 
-def flatness(context: Context) -> Result:
+def flatness(context: Context) -> DiagnosticResult:
     """Whether a larger radius breaks more, and what a smaller one broke."""
     name, n = "flatness", context.n
     if len(context.radii) < 2:
@@ -37,19 +37,21 @@ def flatness(context: Context) -> Result:
             f"{percent(left / n)} are left: the curve is flat where it should fall."
         )
         interval = (wilson(gained, n)[0] / wilson(first, n)[1], wilson(gained, n)[1] / wilson(first, n)[0])
-        return Result(name, "FAIL", sentence, gained / first, FLAT_RATIO, n, interval, "weak attack", evidence)
+        return DiagnosticResult(
+            name, "FAIL", sentence, gained / first, FLAT_RATIO, n, interval, "weak attack", evidence
+        )
     sentence = f"{int(lost.sum())} of {n} images fall at a radius and stand at a larger one."
     return of_share(name, int(lost.sum()), n, FLATNESS, sentence, "weak attack", evidence)
 
 
-def large_eps(context: Context) -> Result:
+def large_eps(context: Context) -> DiagnosticResult:
     """At ε = 1/2 every image can be made grey, at ε = 1 anything: accuracy must be chance, then nothing."""
     rows = torch.arange(min(context.n, LARGE_EXAMPLES), device=context.x.device)
     chance = 1 / context.classes
     left = {eps: _left(context, eps, rows) for eps in (Fraction(1, 2), Fraction(1))}
     half, one = (
         of_share("large-eps", hits, len(rows), lines, "", "weak attack")
-        for hits, lines in zip(left.values(), (Lines(fail=chance), LARGE_EPS_ONE), strict=True)
+        for hits, lines in zip(left.values(), (Thresholds(fail=chance), LARGE_EPS_ONE), strict=True)
     )
     sentence = (
         f"The attack leaves {percent(left[Fraction(1, 2)] / len(rows))} at ε = 1/2 (chance: {percent(chance)}) and "
@@ -61,4 +63,4 @@ def large_eps(context: Context) -> Result:
 
 
 def _left(context: Context, eps: Fraction, rows: torch.Tensor) -> int:
-    return int((context.right[rows] & ~context.strike(context.model, eps, rows).broken).sum())
+    return int((context.right[rows] & ~context.run_protocol(context.model, eps, rows).broken).sum())

@@ -7,29 +7,29 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from attacks.cascade import bind
-from attacks.gradient_sign import ifgsm, pgd
+from bench.attacks.core.cascade import bind
+from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.diagnostics.context import Context
 from bench.diagnostics.result import (
+    DiagnosticResult,
     Evidence,
-    Result,
-    Sign,
+    Symptom,
     not_applicable,
     of_share,
     paired_difference,
     percent,
     verdict_of,
 )
-from bench.diagnostics.thresholds import CONVERGENCE, ONE_STEP
-from bench.epsilon import show_eps
-from bench.plan import AttackPlan
+from bench.execution.plan import AttackPlan
+from bench.settings.radii import show_eps
+from bench.thresholds import CONVERGENCE, ONE_STEP
 
 STEPS = 100  # at least, at the end of the ladder, and of the strong PGD
 RESTARTS = (1, 5, 10)
 CASCADE_EXAMPLES = 50
 
 
-def convergence(context: Context) -> Result:
+def convergence(context: Context) -> DiagnosticResult:
     """n, 2n, 4n … steps, up to 100 at least. Every doubling is judged: where the step is so short that 2n
     steps break no more than n, only a later one shows it. The ladder ends at the first that crosses."""
     results = [result for plan in context.plan(context.largest) if (result := _ladder(context, plan))]
@@ -38,7 +38,7 @@ def convergence(context: Context) -> Result:
     return max(results, key=lambda result: (result.fired, result.value or 0))
 
 
-def _ladder(context: Context, plan: AttackPlan) -> Result | None:
+def _ladder(context: Context, plan: AttackPlan) -> DiagnosticResult | None:
     option = next((name for name in ("steps", "iterations") if name in plan.options), None)
     if option is None or plan.options[option] < 1:
         return None
@@ -48,7 +48,7 @@ def _ladder(context: Context, plan: AttackPlan) -> Result | None:
     while len(counts) < 2 or counts[-1] < STEPS:
         counts.append(2 * counts[-1])
     broken = {counts[0]: _broken(context, plan, rows, option, counts[0])}
-    worst: Result | None = None
+    worst: DiagnosticResult | None = None
     for fewer, more in pairwise(counts):
         broken[more] = _broken(context, plan, rows, option, more)
         lost, won = int((broken[more] & ~broken[fewer]).sum()), int((broken[fewer] & ~broken[more]).sum())
@@ -58,7 +58,7 @@ def _ladder(context: Context, plan: AttackPlan) -> Result | None:
             f"{plan.label} at ε = {show_eps(context.largest)}: {more} steps in place of {fewer} take accuracy "
             f"{percent(value)} lower."
         )
-        rung = Result("convergence", verdict, sentence, value, line, len(rows), interval, "weak attack")
+        rung = DiagnosticResult("convergence", verdict, sentence, value, line, len(rows), interval, "weak attack")
         if worst is None or (rung.fired, value) > (worst.fired, worst.value or 0):
             worst = rung
         if worst.fired:
@@ -90,7 +90,7 @@ def _restarts(context: Context, plan: AttackPlan, rows: Tensor, broken: Tensor) 
     return dict(found)
 
 
-def one_step(context: Context) -> Result:
+def one_step(context: Context) -> DiagnosticResult:
     """Broken by FGSM (Goodfellow et al. 2015) and not by PGD-100: masking. Not by the protocol: a weak attack."""
     name, eps = "one-step", float(context.largest)
     if context.space != "pixel":
@@ -109,7 +109,7 @@ def one_step(context: Context) -> Result:
     results = []
     for hits, what in ((missed, f"PGD-{STEPS}"), (missed_by_own, "the protocol")):
         sentence = f"{hits} of {context.n} images fall to one step of size ε and not to {what}."
-        sign: Sign = "masking" if what != "the protocol" else "weak attack"
+        sign: Symptom = "masking" if what != "the protocol" else "weak attack"
         results.append(of_share(name, hits, context.n, ONE_STEP, sentence, sign, evidence))
     strong, weak = results
     return weak if weak.fired and not strong.fired else strong

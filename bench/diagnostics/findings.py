@@ -1,26 +1,26 @@
-"""Findings on disk: one file a diagnostic, beside the cells they qualify; and what a table prints of them."""
+"""StoredResults on disk: one file a diagnostic, beside the cells they qualify; and what a table prints of them."""
 
 import time
 from dataclasses import replace
 from typing import Any
 
-from bench.config import Config
 from bench.diagnostics.case import Case, make_case
 from bench.diagnostics.reading import Reading, read
-from bench.diagnostics.result import Result
-from bench.diagnostics.stored import Stored, find_stored, identity_key, load_result, result_path
+from bench.diagnostics.result import DiagnosticResult
+from bench.diagnostics.stored import StoredDiagnosis, find_stored, identity_key, load_result, result_path
 from bench.diagnostics.suite import Diagnostic
-from bench.environment import describe
 from bench.errors import BenchError
-from bench.files import under_any_model, write_json
-from bench.plan import Matrix, Row
+from bench.execution.plan import Matrix, Row
+from bench.settings.config import Config
+from bench.system.environment import describe
+from bench.system.files import under_any_model, write_json
 from bench.training.job import slug
 
 NOT_DIAGNOSED = "not diagnosed"
 ENOUGH_IMAGES = 100  # that a table's verdict rests on at least; or as many as the table has
 
 
-class Findings:
+class StoredResults:
     """The stored results of one case: `<store>/diagnostics/<data set>/<model>/<protocol>-<key>/n<N>/<name>.json`.
 
     Found by its key, whatever the model was called when it was diagnosed, as cells are.
@@ -33,11 +33,13 @@ class Findings:
         name = f"{slug(case.config.run.protocol)}-{self.key[:16]}"
         self.folder = under_any_model(where / slug(case.row.label) / name)
 
-    def load(self, diagnostic: Diagnostic, n: int) -> Result | None:
+    def load(self, diagnostic: Diagnostic, n: int) -> DiagnosticResult | None:
         """What is stored for the first n images; None where there is nothing, or by another version."""
         return load_result(self.folder, diagnostic, n, self.key)
 
-    def save(self, diagnostic: Diagnostic, n: int, result: Result, seconds: float, request: dict[str, Any]) -> None:
+    def save(
+        self, diagnostic: Diagnostic, n: int, result: DiagnosticResult, seconds: float, request: dict[str, Any]
+    ) -> None:
         """Write one result, whole or not at all, with where and how it was made."""
         content = {
             "key": self.key,
@@ -52,7 +54,7 @@ class Findings:
         }
         write_json(result_path(self.folder, diagnostic.name, n), content)
 
-    def complete(self) -> Stored | None:
+    def complete(self) -> StoredDiagnosis | None:
         """Every diagnostic of the suite, on the most images for which all are there."""
         stored = find_stored(self.folder, self.key)
         return stored if stored and stored.whole else None
@@ -63,7 +65,7 @@ def stored_verdict(row: Row, matrix: Matrix, config: Config) -> Reading | None:
     if row.job is None or not row.cells:
         return None
     try:
-        stored = Findings(make_case(row, matrix, config)).complete()
+        stored = StoredResults(make_case(row, matrix, config)).complete()
     except BenchError:
         return None
     # A diagnosis of a handful of images says nothing of the others.

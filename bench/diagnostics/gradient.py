@@ -6,14 +6,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from attacks.climb import input_gradient
-from attacks.contract import frozen
-from attacks.losses import margin
+from bench.attacks.core.contract import frozen
+from bench.attacks.core.losses import margin
+from bench.attacks.core.sign_ascent import input_gradient
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Evidence, Result, Verdict, of_share, percent
-from bench.diagnostics.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL
+from bench.diagnostics.result import DiagnosticResult, Evidence, Verdict, of_share, percent
 from bench.errors import BenchError
 from bench.statistics import Z95, wilson
+from bench.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL
 
 STEPS = 10  # of the path
 EXAMPLES = 100  # for float64
@@ -21,7 +21,7 @@ EXAMPLES = 100  # for float64
 SATURATED = 104.0
 
 
-def gradient(context: Context) -> Result:
+def gradient(context: Context) -> DiagnosticResult:
     """Zero and NaN gradients along PGD's path; the derivative of the margin against central differences in
     float64; the signs of its gradient against those with a converged adjoint."""
     dead, path = _dead(context)
@@ -37,7 +37,7 @@ def gradient(context: Context) -> Result:
     return replace(worst, sentence=sentence, evidence=evidence)
 
 
-def _dead(context: Context) -> tuple[Result, Tensor]:
+def _dead(context: Context) -> tuple[DiagnosticResult, Tensor]:
     """Examples that ever meet a gradient that is zero or NaN on PGD's path, and the path's last images."""
     eps = float(context.largest)
     unit = context.draws.unit(context.x.shape[1:]).to(context.x)
@@ -87,7 +87,7 @@ def _margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return torch.autograd.grad(total, x, allow_unused=True, materialize_grads=True)[0]
 
 
-def _differences(context: Context, x: Tensor, y: Tensor) -> Result | None:
+def _differences(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | None:
     """Along one random direction an image.
 
     The better of two steps counts: the large one crosses kinks, the solver's tolerance drowns the small
@@ -113,7 +113,7 @@ def _differences(context: Context, x: Tensor, y: Tensor) -> Result | None:
     return _tail(errors)
 
 
-def _tail(errors: Tensor) -> Result:
+def _tail(errors: Tensor) -> DiagnosticResult:
     """Judged by the 95th percentile: it lies above the line where more than 5 % of the errors do."""
     assert GRADIENT_ERROR.warn is not None
     n, above = len(errors), int((errors > GRADIENT_ERROR.warn).sum())
@@ -129,10 +129,12 @@ def _tail(errors: Tensor) -> Result:
         "median error of the derivative": float(errors.median()),
         "95th percentile of the derivative's error": tail,
     }
-    return Result("gradient", verdict, sentence, tail, GRADIENT_ERROR.warn, n, (low, high), "masking", evidence)
+    return DiagnosticResult(
+        "gradient", verdict, sentence, tail, GRADIENT_ERROR.warn, n, (low, high), "masking", evidence
+    )
 
 
-def _agreement(context: Context, x: Tensor, y: Tensor) -> Result | None:
+def _agreement(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | None:
     """Signs of the margin's gradient, as it is evaluated, against float64 with a converged adjoint."""
     reference = _converged_adjoint(context)
     if reference is None:
@@ -157,7 +159,9 @@ def _agreement(context: Context, x: Tensor, y: Tensor) -> Result | None:
     sentence = f"{percent(mean)} of its signs are those of the converged gradient."
     interval = (max(0.0, mean - half), high)
     line = lines.warn if verdict == "WARN" else lines.fail
-    return Result("gradient", verdict, sentence, mean, line, n, interval, "masking", {"agreement of signs": mean})
+    return DiagnosticResult(
+        "gradient", verdict, sentence, mean, line, n, interval, "masking", {"agreement of signs": mean}
+    )
 
 
 def _converged_adjoint(context: Context) -> nn.Module | None:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Result, not_applicable, of_share, percent
-from bench.diagnostics.thresholds import EQUILIBRIUM_TOLERANCE, LYAPUNOV, LYAPUNOV_TOLERANCE
+from bench.diagnostics.result import DiagnosticResult, not_applicable, of_share, percent
 from bench.statistics import wilson
+from bench.thresholds import EQUILIBRIUM_TOLERANCE, LYAPUNOV, LYAPUNOV_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def conditions(model: nn.Module, x: Tensor) -> Conditions:
     )
 
 
-def lyapunov(context: Context) -> Result:
+def lyapunov(context: Context) -> DiagnosticResult:
     """V ≥ 0, V(0) = 0, U ≥ 0, ∇V·F̂ ≤ −αV; and whether z* is an equilibrium of F̂ at all."""
     name = "lyapunov"
     if not has_lyapunov(context.model) or context.space != "pixel":
@@ -90,4 +90,4 @@ def lyapunov(context: Context) -> Result:
         f"‖F̂(z*)‖ is {percent(float(moved.median()))} of ‖z*‖ (median). Stability of F̂ is then none of z*."
     )
     # A fact about the claim, not about the numbers: it is no sign that the evaluation is broken.
-    return Result(name, "WARN", sentence, away / n, 0.0, n, wilson(away, n), None, evidence)
+    return DiagnosticResult(name, "WARN", sentence, away / n, 0.0, n, wilson(away, n), None, evidence)

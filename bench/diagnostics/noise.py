@@ -3,15 +3,15 @@
 import torch
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Result, not_applicable, of_share
-from bench.diagnostics.thresholds import NOISE
-from bench.epsilon import show_eps
+from bench.diagnostics.result import DiagnosticResult, not_applicable, of_share
+from bench.settings.radii import show_eps
+from bench.thresholds import NOISE
 
 DRAWS, EXAMPLES = 1000, 100
 FIRST = 1000  # restarts below are PGD's
 
 
-def noise(context: Context) -> Result:
+def noise(context: Context) -> DiagnosticResult:
     """Uniform and corner draws, alternately, on images that the protocol did not break."""
     name, eps = "noise", float(context.largest)
     if context.space != "pixel":

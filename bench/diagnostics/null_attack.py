@@ -5,16 +5,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from attacks.cascade import bind
+from bench.attacks.core.cascade import bind
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Evidence, Result, not_applicable, of_share, percent
-from bench.diagnostics.thresholds import MIN_BROKEN, NULL_RADIUS, ZERO_BUDGET, ZERO_GRADIENT
-from bench.epsilon import show_eps
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share, percent
+from bench.settings.radii import show_eps
+from bench.thresholds import MIN_BROKEN, NULL_RADIUS, ZERO_BUDGET, ZERO_GRADIENT
 
 CASCADE_EXAMPLES = 25  # a cascade spends all it has on images that never fall
 
 
-def zero_budget(context: Context) -> Result:
+def zero_budget(context: Context) -> DiagnosticResult:
     """The whole attack at ε = 0 with the steps of the largest radius: no prediction may change."""
     plans = context.plan(context.largest)
     cascade = any(plan.entry.traits.get("stages") for plan in plans)
@@ -24,7 +24,7 @@ def zero_budget(context: Context) -> Result:
     for plan in plans:
         found = context.attack(bind(plan.entry, plan.options), 0.0, rows=rows)
         changed |= context.predict(found) != context.clean[rows]
-        worst = max(worst, float((found - context.enter()[rows]).abs().max()))
+        worst = max(worst, float((found - context.to_space()[rows]).abs().max()))
     hits = int(changed.sum())
     sentence = (
         f"With ε = 0 the attack still changes {hits} of {len(rows)} predictions: its loop moves images by itself."
@@ -71,7 +71,7 @@ def _with_gradient(context: Context, generator: torch.Generator | None = None) -
     return _Split(context.model, FixedGradient(cast(nn.Module, context.model.body), generator))
 
 
-def zero_gradient(context: Context) -> Result:
+def zero_gradient(context: Context) -> DiagnosticResult:
     """The same loop without random start and with every gradient 0; with random signs, for information."""
     name = "zero-gradient"
     radii = [eps for eps in context.radii if eps <= NULL_RADIUS]
@@ -86,7 +86,7 @@ def zero_gradient(context: Context) -> Result:
         null = context.attack(search, eps, _with_gradient(context))
         random = context.attack(search, eps, _with_gradient(context, torch.Generator().manual_seed(0)))
         broken = int(context.broken(context.attack(bind(plan.entry, plan.options), eps)).sum())
-        moved = not torch.equal(null, context.enter())
+        moved = not torch.equal(null, context.to_space())
         hits = int(context.broken(null).sum())
         evidence: Evidence = {
             "attack": plan.label,
@@ -101,7 +101,7 @@ def zero_gradient(context: Context) -> Result:
     return max(results, key=lambda result: (result.fired, result.value is not None, result.value or 0))
 
 
-def _judge(name: str, hits: int, broken: int, moved: bool, evidence: Evidence) -> Result:
+def _judge(name: str, hits: int, broken: int, moved: bool, evidence: Evidence) -> DiagnosticResult:
     if not moved:
         # Exact, not statistical: images that did not move cannot have been broken.
         return of_share(name, 0, broken, ZERO_GRADIENT, "Without a gradient the loop moves no image.", None, evidence)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.diagnostics.result import Result, Sign
+from bench.diagnostics.result import DiagnosticResult, Symptom
 
-Verdict = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim", "no sign of failure"]
+ReadingName = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim", "no sign of failure"]
 
 # In order of precedence: an artefact makes the others' numbers meaningless, masking makes an attack look weak.
-_MEANING: dict[Sign, str] = {
+_MEANING: dict[Symptom, str] = {
     "artefact": "the loop itself moves images, so its numbers measure no robustness",
     "masking": "the model's gradient does not show what is there, so its accuracy under attack is too high",
     "weak attack": "the attack stops short of what it could find, so the accuracy is an upper bound and no more",
@@ -30,14 +30,14 @@ class Reading:
         n: images that stored diagnostics were given; 0 where that is not known.
     """
 
-    verdict: Verdict
+    verdict: ReadingName
     fired: tuple[str, ...]
     sentence: str
     failed: bool
     n: int = 0
 
 
-def read(results: Sequence[Result]) -> Reading:
+def read(results: Sequence[DiagnosticResult]) -> Reading:
     """The reading of a model's results. Evidence, never a certificate."""
     failed = any(result.verdict == "FAIL" for result in results)
     for sign, meaning in _MEANING.items():

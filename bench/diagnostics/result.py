@@ -5,17 +5,17 @@ from dataclasses import asdict, dataclass, field
 from math import sqrt
 from typing import Any, Literal
 
-from bench.diagnostics.thresholds import Lines
 from bench.statistics import Z95, wilson
+from bench.thresholds import Thresholds
 
 Verdict = Literal["OK", "WARN", "FAIL", "n/a"]
-Sign = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim"]
+Symptom = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim"]
 Interval = tuple[float, float]
 Evidence = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
-class Result:
+class DiagnosticResult:
     """One diagnostic on one model under one protocol.
 
     Attributes:
@@ -37,7 +37,7 @@ class Result:
     threshold: float | None = None
     n: int = 0
     interval: Interval | None = None
-    sign: Sign | None = None
+    sign: Symptom | None = None
     evidence: Mapping[str, float | int | str] = field(default_factory=dict)
 
     @property
@@ -48,17 +48,17 @@ class Result:
         return asdict(self)
 
     @staticmethod
-    def from_dict(content: dict[str, Any]) -> "Result":
+    def from_dict(content: dict[str, Any]) -> "DiagnosticResult":
         """The inverse of as_dict, through JSON. Raises TypeError or KeyError for other content."""
         interval = content["interval"]
-        return Result(**{**content, "interval": tuple(interval) if interval else None})
+        return DiagnosticResult(**{**content, "interval": tuple(interval) if interval else None})
 
 
-def not_applicable(name: str, why: str, n: int = 0) -> Result:
-    return Result(name, "n/a", why, n=n)
+def not_applicable(name: str, why: str, n: int = 0) -> DiagnosticResult:
+    return DiagnosticResult(name, "n/a", why, n=n)
 
 
-def verdict_of(interval: Interval, lines: Lines) -> tuple[Verdict, float | None]:
+def verdict_of(interval: Interval, lines: Thresholds) -> tuple[Verdict, float | None]:
     """The verdict where all of the interval must lie beyond a line, and the line that decided."""
     low = interval[0]
     if lines.fail is not None and low > lines.fail:
@@ -72,17 +72,17 @@ def of_share(
     name: str,
     hits: int,
     n: int,
-    lines: Lines,
+    lines: Thresholds,
     sentence: str,
-    sign: Sign | None,
+    sign: Symptom | None,
     evidence: Mapping[str, float | int | str] | None = None,
-) -> Result:
+) -> DiagnosticResult:
     """The result for a share hits / n with its Wilson interval; n/a where there is nothing to judge."""
     if n == 0:
         return not_applicable(name, f"There is no image to judge. {sentence}")
     interval = wilson(hits, n)
     verdict, line = verdict_of(interval, lines)
-    return Result(name, verdict, sentence, hits / n, line, n, interval, sign, evidence or {})
+    return DiagnosticResult(name, verdict, sentence, hits / n, line, n, interval, sign, evidence or {})
 
 
 def paired_difference(lost: int, won: int, n: int) -> tuple[float, Interval]:

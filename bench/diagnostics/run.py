@@ -4,15 +4,15 @@ import time
 from collections.abc import Sequence
 
 from bench.diagnostics.case import Case, make_context
-from bench.diagnostics.findings import Findings
-from bench.diagnostics.result import Result
+from bench.diagnostics.findings import StoredResults
+from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import Diagnostic, diagnose
-from bench.environment import make_exact, pick_device
-from bench.progress import progress
+from bench.system.environment import make_exact, pick_device
+from bench.system.progress import progress
 from bench.training.loop import threads
 
 
-def run_suite(case: Case, diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> list[Result]:
+def run_suite(case: Case, diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> list[DiagnosticResult]:
     """Results in the order of the diagnostics, on the first --examples test images.
 
     Killing the process loses the diagnostic in flight.
@@ -22,7 +22,7 @@ def run_suite(case: Case, diagnostics: Sequence[Diagnostic], arguments: Sequence
     """
     run, size = case.config.run, len(case.data.x_test)
     n = min(run.examples or size, size)
-    findings = Findings(case)
+    findings = StoredResults(case)
     found = {diagnostic: findings.load(diagnostic, n) for diagnostic in diagnostics}
     missing = [diagnostic for diagnostic, result in found.items() if result is None]
     if missing:

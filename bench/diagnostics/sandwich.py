@@ -3,12 +3,12 @@
 import torch
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Evidence, Result, not_applicable, of_share
-from bench.diagnostics.thresholds import SANDWICH
-from bench.epsilon import show_eps
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share
+from bench.settings.radii import show_eps
+from bench.thresholds import SANDWICH
 
 
-def sandwich(context: Context) -> Result:
+def sandwich(context: Context) -> DiagnosticResult:
     """No example that is certified at a radius may be broken there, or at a smaller one."""
     name, certify = "sandwich", getattr(context.model, "certify", None)
     if certify is None or context.space != "pixel":

@@ -6,20 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Evidence, Result, of_share, paired_difference, percent, verdict_of
-from bench.diagnostics.thresholds import DETERMINISM, SOLVER
+from bench.diagnostics.result import DiagnosticResult, Evidence, of_share, paired_difference, percent, verdict_of
 from bench.errors import BenchError
-from bench.spaces import in_space
+from bench.evaluation.input_space import in_space
+from bench.thresholds import DETERMINISM, SOLVER
 
 REPEATS = 5
 
 
-def solver(context: Context) -> Result:
+def solver(context: Context) -> DiagnosticResult:
     """Predictions of adversarial images under a tighter tolerance, another solver, batch 1 and float64; and
     whether the attack drives images to where the solver does not converge."""
     inputs = context.attacked(context.largest).inputs
     before = context.predict(inputs)
-    results: list[Result] = []
+    results: list[DiagnosticResult] = []
     evidence: Evidence = {}
     for label, changed in _changes(context, inputs, before).items():
         hits = int(changed.sum())
@@ -65,13 +65,13 @@ def _variants(context: Context) -> dict[str, nn.Module]:
     return variants
 
 
-def _residuals(context: Context, inputs: Tensor, evidence: Evidence) -> list[Result]:
+def _residuals(context: Context, inputs: Tensor, evidence: Evidence) -> list[DiagnosticResult]:
     """Share of images whose fixed point was not found to tolerance, adversarial less clean."""
     figures = getattr(in_space(context.model, context.space).model, "diagnostics", None)
     tol = context.options.get("tol")
     if figures is None or tol is None:
         return []
-    both = (context.enter(), inputs)
+    both = (context.to_space(), inputs)
     parts = [[figures(part).get("residual") for part in images.split(context.batch)] for images in both]
     if any(part is None for side in parts for part in side):
         return []
@@ -82,12 +82,14 @@ def _residuals(context: Context, inputs: Tensor, evidence: Evidence) -> list[Res
     value, interval = paired_difference(lost, won, context.n)
     verdict, line = verdict_of(interval, SOLVER)
     sentence = f"The solver misses its tolerance on {percent(value)} more images under attack than clean."
-    return [Result("solver", verdict, sentence, value, line, context.n, interval, "non-convergence", evidence)]
+    return [
+        DiagnosticResult("solver", verdict, sentence, value, line, context.n, interval, "non-convergence", evidence)
+    ]
 
 
-def determinism(context: Context) -> Result:
+def determinism(context: Context) -> DiagnosticResult:
     """Repeated forwards of the clean and the adversarial images."""
-    inputs = torch.cat([context.enter(), context.attacked(context.largest).inputs])
+    inputs = torch.cat([context.to_space(), context.attacked(context.largest).inputs])
     first = context.logits(inputs)
     flipped, gap = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device), 0.0
     for _ in range(REPEATS):

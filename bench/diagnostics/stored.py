@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.diagnostics.result import Result
+from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import SUITE, Diagnostic
 from bench.errors import BenchError
-from bench.files import read_json
+from bench.system.files import read_json
 from bench.training.job import canonical
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredDiagnosis:
     """The diagnostics of one case on the same images.
 
     Attributes:
@@ -23,7 +23,7 @@ class Stored:
     """
 
     n: int
-    results: list[Result]
+    results: list[DiagnosticResult]
 
     @property
     def whole(self) -> bool:
@@ -31,7 +31,7 @@ class Stored:
         return len(self.results) == len(SUITE)
 
 
-def find_stored(folder: Path, key: str) -> Stored | None:
+def find_stored(folder: Path, key: str) -> StoredDiagnosis | None:
     """The whole suite on the most images there are; where it is nowhere whole, the most diagnostics of it.
 
     Args:
@@ -45,10 +45,10 @@ def find_stored(folder: Path, key: str) -> Stored | None:
         BenchError: a file is damaged.
     """
     names = (path.name[1:] for path in folder.glob("n*"))
-    best: Stored | None = None
+    best: StoredDiagnosis | None = None
     for n in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
         loaded = (load_result(folder, diagnostic, n, key) for diagnostic in SUITE.values())
-        found = Stored(n, [result for result in loaded if result is not None])
+        found = StoredDiagnosis(n, [result for result in loaded if result is not None])
         if found.whole:
             return found
         if len(found.results) > (len(best.results) if best else 0):
@@ -56,7 +56,7 @@ def find_stored(folder: Path, key: str) -> Stored | None:
     return best
 
 
-def load_result(folder: Path, diagnostic: Diagnostic, n: int, key: str) -> Result | None:
+def load_result(folder: Path, diagnostic: Diagnostic, n: int, key: str) -> DiagnosticResult | None:
     """What is stored for the first n images; None where there is nothing, or by another version or of another case.
 
     Raises BenchError for a damaged file.
@@ -68,7 +68,7 @@ def load_result(folder: Path, diagnostic: Diagnostic, n: int, key: str) -> Resul
     if content.get("key") != key or content.get("version") != diagnostic.version:
         return None
     try:
-        return Result.from_dict(content["result"])
+        return DiagnosticResult.from_dict(content["result"])
     except (KeyError, TypeError) as error:
         raise BenchError(f"cannot read {path}: it holds no result; delete it and run again.") from error
 

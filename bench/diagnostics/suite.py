@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attacks.contract import ContractError
+from bench.attacks.core.contract import ContractError
 from bench.diagnostics.black_box import black_box
 from bench.diagnostics.canary import canary
 from bench.diagnostics.context import Context
@@ -13,7 +13,7 @@ from bench.diagnostics.gradient import gradient
 from bench.diagnostics.lyapunov import lyapunov
 from bench.diagnostics.noise import noise
 from bench.diagnostics.null_attack import zero_budget, zero_gradient
-from bench.diagnostics.result import Result, Sign
+from bench.diagnostics.result import DiagnosticResult, Symptom
 from bench.diagnostics.sandwich import sandwich
 from bench.diagnostics.solver import determinism, solver
 from bench.diagnostics.transfer import transfer
@@ -25,7 +25,7 @@ class Diagnostic:
     """`version` goes up whenever its results change; stored ones of another are computed anew."""
 
     name: str
-    run: Callable[[Context], Result]
+    run: Callable[[Context], DiagnosticResult]
     version: int = 1
 
 
@@ -59,9 +59,9 @@ def chosen(names: Sequence[str]) -> list[Diagnostic]:
     return [diagnostic for diagnostic in SUITE.values() if not names or diagnostic.name in names]
 
 
-def diagnose(diagnostic: Diagnostic, context: Context) -> Result:
+def diagnose(diagnostic: Diagnostic, context: Context) -> DiagnosticResult:
     """Run one. An attack that breaks its contract on the way is a finding, and so is a model it cannot attack."""
-    sign: Sign
+    sign: Symptom
     try:
         return diagnostic.run(context)
     except ContractError as error:
@@ -70,4 +70,4 @@ def diagnose(diagnostic: Diagnostic, context: Context) -> Result:
         reason, sign = first_line(error), "masking"
     except Exception as error:  # of the model's own code: a `certify` or `views` that it offers and that fails
         reason, sign = first_line(error), "broken claim"
-    return Result(diagnostic.name, "FAIL", f"It could not be completed: {reason}.", n=context.n, sign=sign)
+    return DiagnosticResult(diagnostic.name, "FAIL", f"It could not be completed: {reason}.", n=context.n, sign=sign)

@@ -2,14 +2,14 @@
 
 from torch import nn
 
-from attacks.cascade import bind
+from bench.attacks.core.cascade import bind
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Evidence, Result, not_applicable, paired_difference, percent, verdict_of
-from bench.diagnostics.thresholds import TRANSFER
-from bench.epsilon import show_eps
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, paired_difference, percent, verdict_of
+from bench.settings.radii import show_eps
+from bench.thresholds import TRANSFER
 
 
-def transfer(context: Context) -> Result:
+def transfer(context: Context) -> DiagnosticResult:
     """Images found on the undefended twin, and on the model's own views with another gradient."""
     name = "transfer"
     if context.space != "pixel":
@@ -18,7 +18,7 @@ def transfer(context: Context) -> Result:
     if not sources:
         return not_applicable(name, "The model has no undefended twin and no view with another gradient.")
     own = context.attacked(context.largest).broken
-    results: list[Result] = []
+    results: list[DiagnosticResult] = []
     evidence: Evidence = {"broken by the protocol": int(own.sum())}
     for label, source in sources.items():
         broken = own & False
@@ -31,7 +31,7 @@ def transfer(context: Context) -> Result:
             f"Images found on {label} leave {percent(abs(value))} {'less' if value > 0 else 'more'} than the model's "
             f"own gradient at ε = {show_eps(context.largest)}."
         )
-        results.append(Result(name, verdict, sentence, value, line, context.n, interval, "masking", evidence))
+        results.append(DiagnosticResult(name, verdict, sentence, value, line, context.n, interval, "masking", evidence))
     return max(results, key=lambda result: (result.fired, result.value or 0))
 
 

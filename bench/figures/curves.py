@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.figures.series import Series
-from bench.figures.style import Look, legend_columns, look, new_figure
+from bench.figures.style import SeriesStyle, legend_columns, new_figure, series_style
 from bench.paper.load import TABLES, printed_cells
-from bench.report.rows import Share
+from bench.tables.lines import Share
 
 X_LABEL = "radius ε of the L∞ ball, in 255ths of the pixel range"
 Y_LABEL = "accuracy in %"
@@ -40,10 +40,10 @@ def figure_4(dataset: str, series: Sequence[Series], worst: Mapping[str, Points]
         here = [one for one in series if one.attack == attack]
         radii = _radii(*(one.points for one in here), *worst.values())
         for one in here:
-            _line(panel, robust(one.points), look(models.index(one.model)), one.model, radii)
+            _line(panel, robust(one.points), series_style(models.index(one.model)), one.model, radii)
         for model, points in worst.items():
-            style = look(models.index(model) if model in models else len(models))
-            dotted = Look(style.colour, ":", style.marker)
+            style = series_style(models.index(model) if model in models else len(models))
+            dotted = SeriesStyle(style.colour, ":", style.marker)
             _line(panel, robust(points), dotted, f"{model}, {WORST}", radii, hollow=True)
         _frame(panel, f"({letter}) {attack}")
     axes[0].set_ylabel(Y_LABEL)
@@ -77,9 +77,9 @@ def security_curves(dataset: str, by_model: Mapping[str, Sequence[Series]], wors
         radii = _radii(*(one.points for one in group), points)
         for one in group:
             name = f"{one.protocol}: {one.attack}"
-            _line(panel, one.points, look(names.index(name)), name, radii)
+            _line(panel, one.points, series_style(names.index(name)), name, radii)
         if points:
-            _line(panel, points, Look("#000000", ":", "x"), WORST, radii)
+            _line(panel, points, SeriesStyle("#000000", ":", "x"), WORST, radii)
         for attack, marker in (("I-FGSM", "1"), ("PGD", "2")):
             of_paper = printed(dataset, model, attack)
             if of_paper:
@@ -140,7 +140,7 @@ def _radii(*lines: Points) -> list[Fraction]:
 
 
 def _line(
-    panel: Axes, points: Points, style: Look, label: str, radii: Sequence[Fraction], hollow: bool = False
+    panel: Axes, points: Points, style: SeriesStyle, label: str, radii: Sequence[Fraction], hollow: bool = False
 ) -> None:
     """Points with their intervals, joined where they are neighbours among `radii` and of as many images: what lies
     between others, or comes from another number of images, is no slope."""

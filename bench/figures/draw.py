@@ -3,20 +3,20 @@
 from fractions import Fraction
 from pathlib import Path
 
-from bench.cells import engine_for
-from bench.config import Config
-from bench.environment import pick_device
-from bench.epsilon import show_eps
+from bench.execution.plan import Matrix, Row, add_stored_cells, plan_matrix
 from bench.figures.curves import Points, curve_caption, figure_4, security_curves
 from bench.figures.recompute import attack_first
 from bench.figures.series import Series, make_series
 from bench.figures.style import save, styled
-from bench.plan import Matrix, Row, add_stored_cells, plan_matrix
 from bench.registry import attack
-from bench.report.inventory import Held, inventory
-from bench.report.worst import worst_cases
-from bench.store import Store
-from bench.training.chosen import longest_trained
+from bench.settings.config import Config
+from bench.settings.radii import show_eps
+from bench.store.cells import engine_for
+from bench.store.inventory import StoredCell, inventory
+from bench.store.store import Store
+from bench.system.environment import pick_device
+from bench.tables.worst_case import worst_cases
+from bench.training.checkpoint_choice import longest_trained
 from bench.training.job import canonical
 
 
@@ -85,8 +85,8 @@ def _from_store(
         if not row.cells:
             problems.append(_untrained(row))
             continue
-        held = [one for one in found if _same_model(one, row, config.run.engine)]
-        shown = _chosen(held, matrix, config, protocols)
+        stored = [one for one in found if _same_model(one, row, config.run.engine)]
+        shown = _chosen(stored, matrix, config, protocols)
         series = make_series(shown, config.run.examples)
         if not any(len(one.points) > 1 for one in series):
             problems.append(f"{row.label} on {dataset}: not in the store; {_fill(row, matrix, config)}")
@@ -113,7 +113,7 @@ def _name(row: Row, rows: list[Row]) -> str:
     return f"{row.label}, seed {row.job.seed}" if row.job and len(alike) > 1 else row.label
 
 
-def _same_model(one: Held, row: Row, engine: str) -> bool:
+def _same_model(one: StoredCell, row: Row, engine: str) -> bool:
     """Same weights and options, data, attack seed, device class and batches, under whatever name; and of two engines
     the one that is asked for."""
     wanted, identity = row.cells[0].identity, one.cell.identity
@@ -125,12 +125,12 @@ def _same_model(one: Held, row: Row, engine: str) -> bool:
     return same and not one.certificate and (how["name"], how["batch"]) == asked
 
 
-def _chosen(held: list[Held], matrix: Matrix, config: Config, protocols: list[str] | None) -> list[Held]:
+def _chosen(stored: list[StoredCell], matrix: Matrix, config: Config, protocols: list[str] | None) -> list[StoredCell]:
     """Of these protocols and, for Fig. 4, of its radii and attacks, with the row's own label."""
     labels = {plan.label for plan in matrix.attacks}
     return [
         one
-        for one in held
+        for one in stored
         if protocols is None
         or (one.cell.protocol in protocols and one.cell.eps in matrix.eps and one.cell.attack_label in labels)
     ]

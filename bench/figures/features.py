@@ -7,11 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from bench.epsilon import show_eps
 from bench.figures.recompute import Attacked
 from bench.figures.style import CLASS_COLOURS, new_figure
-from bench.report.rows import Share
-from models.features import penultimate
+from bench.models.penultimate import penultimate
+from bench.settings.radii import show_eps
+from bench.tables.lines import Share
 
 PERPLEXITY = 30.0
 

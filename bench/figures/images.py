@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from bench.epsilon import show_eps
 from bench.figures.recompute import Attacked
 from bench.figures.style import WIDTH, new_figure
+from bench.settings.radii import show_eps
 
 COLUMNS = 8
 

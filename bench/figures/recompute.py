@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.cascade import bind
-from attacks.contract import run_attack
-from attacks.draws import Draws
-from bench.cells import SHARD
-from bench.config import Config
+from bench.attacks.core.cascade import bind
+from bench.attacks.core.contract import run_attack
+from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
-from bench.environment import make_exact, pick_device
 from bench.errors import BenchError
-from bench.plan import AttackPlan, Row
+from bench.evaluation.input_space import space_of
+from bench.execution.plan import AttackPlan, Row
+from bench.execution.worker import load_model
 from bench.registry import protocol
-from bench.spaces import space_of
+from bench.settings.config import Config
+from bench.store.cells import SHARD
+from bench.system.environment import make_exact, pick_device
 from bench.training.loop import threads
-from bench.worker import load_model
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bench.report.inventory import Held
-from bench.report.rows import Share, clean_share, robust_share
+from bench.evaluation.judge import Outcomes
+from bench.store.inventory import StoredCell
+from bench.tables.lines import Share, clean_share, robust_share
 from bench.training.job import canonical
-from bench.verdict import Outcomes
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Series:
     """A model under one attack: its accuracy at every radius that the store holds, 0 the accuracy without attack.
 
     Attributes:
-        control: whether it is no measure of robustness (see bench/spaces.py).
+        control: whether it is no measure of robustness (see bench/evaluation/input_space.py).
         cells: what each radius comes from.
     """
 
@@ -24,7 +24,7 @@ class Series:
     protocol: str
     attack: str
     points: dict[Fraction, Share] = field(default_factory=dict)
-    cells: dict[Fraction, Held] = field(default_factory=dict)
+    cells: dict[Fraction, StoredCell] = field(default_factory=dict)
 
     @property
     def control(self) -> bool:
@@ -37,16 +37,16 @@ class Series:
         return min(counts), max(counts)
 
 
-def make_series(held: Sequence[Held], examples: int) -> list[Series]:
+def make_series(stored: Sequence[StoredCell], examples: int) -> list[Series]:
     """Series of cells that are one model's: same weights and options, data, attack seed, device, engine with batches.
 
     Args:
-        held: cells, of any models, protocols and radii.
+        stored: cells, of any models, protocols and radii.
         examples: the first n test images, cells with fewer are left out; 0: all that each cell holds.
     """
     found: dict[tuple[str, ...], Series] = {}
     # Of one radius under several chains of smaller ones, the longest chain has broken most and comes last.
-    for one in sorted(held, key=lambda one: len(one.cell.identity.get("chain", ()))):
+    for one in sorted(stored, key=lambda one: len(one.cell.identity.get("chain", ()))):
         cell = one.cell
         if examples > cell.examples:
             continue
@@ -63,6 +63,6 @@ def make_series(held: Sequence[Held], examples: int) -> list[Series]:
     return list(found.values())
 
 
-def first(held: Held, examples: int) -> Outcomes:
+def first(stored: StoredCell, examples: int) -> Outcomes:
     """The outcomes of the first n examples, 0: all."""
-    return {name: column[: examples or None] for name, column in held.outcomes.items()}
+    return {name: column[: examples or None] for name, column in stored.outcomes.items()}

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from bench.epsilon import show_eps
 from bench.errors import BenchError
 from bench.figures.recompute import Attacked
-from bench.figures.style import look, new_figure
+from bench.figures.style import new_figure, series_style
+from bench.settings.radii import show_eps
 
 FLOOR = 1e-9  # residuals below it are drawn there: the axis is logarithmic
 
@@ -29,7 +29,7 @@ def solver_figure(attacked: Sequence[Attacked]) -> tuple[Figure, str]:
         figures = [_diagnostics(one, x) for x in (one.x, one.adversarial)]
         tol = one.row.cells[0].source.options.get("tol")
         for number, (found, name) in enumerate(zip(figures, ("clean", "adversarial"), strict=True)):
-            style = look(number)
+            style = series_style(number)
             for panel, key in zip(row, ("iterations", "residual"), strict=True):
                 values = np.sort(found[key].double().cpu().numpy().clip(FLOOR if key == "residual" else 0))
                 share = 100 * np.arange(1, len(values) + 1) / len(values)

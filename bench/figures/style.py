@@ -10,11 +10,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bench.files import make_folder
+from bench.system.files import make_folder
 
 
 @dataclass(frozen=True)
-class Look:
+class SeriesStyle:
     """One series: colour, dashes and marker each tell it from its neighbours."""
 
     colour: str
@@ -34,9 +34,9 @@ DPI = 200
 CHARACTERS = 128  # of a legend's text that fit side by side
 
 
-def look(number: int) -> Look:
+def series_style(number: int) -> SeriesStyle:
     """The look of the series with this number; they repeat after seven."""
-    return Look(*(options[number % len(options)] for options in (COLOURS, DASHES, MARKERS)))  # type: ignore[arg-type]
+    return SeriesStyle(*(options[number % len(options)] for options in (COLOURS, DASHES, MARKERS)))  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -4,17 +4,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from bench.cells import ENGINES, Cell, engine_for
 from bench.diagnostics.suite import SUITE
-from bench.epsilon import show_eps
 from bench.errors import BenchError
-from bench.files import read_json
 from bench.page.evidence import Diagnosis, Evidence, certified_share, diagnoses, evidence, radius
 from bench.paper.match import name_and_recipe, printed_of
 from bench.registry import attack, protocol
-from bench.report.inventory import Held, inventory
-from bench.report.rows import Share, clean_share, robust_share
-from bench.store import Store
+from bench.settings.radii import show_eps
+from bench.store.cells import ENGINES, Cell, engine_for
+from bench.store.inventory import StoredCell, inventory
+from bench.store.store import Store
+from bench.system.files import read_json
+from bench.tables.lines import Share, clean_share, robust_share
 from bench.training.job import canonical
 
 # Protocols that run the paper's two attacks as the paper gives them.
@@ -32,21 +32,21 @@ def page_data(store: Store, checkpoints: Path) -> dict[str, Any]:
         recur, referred to as {"$": index}; `protocols`: what each is; `problems`: a line per file that is unreadable.
     """
     everything, problems = inventory(store)
-    held = [one for one in everything if _readable(one, problems)]
-    of_model: dict[str, list[Held]] = {}
-    for one in held:
+    stored = [one for one in everything if _readable(one, problems)]
+    of_model: dict[str, list[StoredCell]] = {}
+    for one in stored:
         of_model.setdefault(_model(one), []).append(one)
     found, more = diagnoses(store.folder)
-    shelf = _Shelf()
+    stage_checkpoints = _Shelf()
     rows = [
-        _row(one, evidence(one, of_model[_model(one)], found), checkpoints, shelf)
-        for one in held
+        _row(one, evidence(one, of_model[_model(one)], found), checkpoints, stage_checkpoints)
+        for one in stored
         if not one.certificate
     ]
     return {
         "rows": rows,
-        "cells": shelf.cells,
-        "shared": shelf.shared,
+        "cells": stage_checkpoints.cells,
+        "shared": stage_checkpoints.shared,
         "protocols": {entry.name: entry.summary for entry in protocol},
         "problems": [*problems, *more],
     }
@@ -61,13 +61,13 @@ class _Shelf:
         self._cells: dict[str, int] = {}
         self._shared: dict[str, int] = {}
 
-    def place(self, held: Held) -> int:
+    def place(self, stored: StoredCell) -> int:
         """The index of a cell."""
-        key = held.cell.key()
+        key = stored.cell.key()
         if key not in self._cells:
             self._cells[key] = len(self.cells)
-            folder = held.store.cell_folder(held.cell).relative_to(held.store.folder)
-            content = {"key": self._lean(held.cell.identity), "manifest": self._lean(held.manifest)}
+            folder = stored.store.cell_folder(stored.cell).relative_to(stored.store.folder)
+            content = {"key": self._lean(stored.cell.identity), "manifest": self._lean(stored.manifest)}
             self.cells.append({"folder": folder.as_posix(), **content})
         return self._cells[key]
 
@@ -82,25 +82,25 @@ class _Shelf:
         return {"$": self._shared[text]}
 
 
-def _readable(held: Held, problems: list[str]) -> bool:
+def _readable(stored: StoredCell, problems: list[str]) -> bool:
     """Whether its outcomes are there; a file that is damaged is told."""
     try:
-        certified_share(held) if held.certificate else robust_share(held.outcomes)
+        certified_share(stored) if stored.certificate else robust_share(stored.outcomes)
     except (BenchError, KeyError) as error:
-        problems.append(f"{held.store.cell_folder(held.cell)}: {error}")
+        problems.append(f"{stored.store.cell_folder(stored.cell)}: {error}")
         return False
     return True
 
 
-def _row(held: Held, beside: Evidence, checkpoints: Path, shelf: _Shelf) -> dict[str, Any]:
-    cell, robust = held.cell, robust_share(held.outcomes)
-    paper = printed_of(cell.dataset, held.label) if cell.protocol in OF_PAPER else {}
+def _row(stored: StoredCell, beside: Evidence, checkpoints: Path, stage_checkpoints: _Shelf) -> dict[str, Any]:
+    cell, robust = stored.cell, robust_share(stored.outcomes)
+    paper = printed_of(cell.dataset, stored.label) if cell.protocol in OF_PAPER else {}
     usual = "[" not in cell.attack_label
     printed = paper.get((cell.attack, cell.eps)) if usual else None
     return {
-        "model": held.label,
-        "recipe": name_and_recipe(held.label)[1],
-        "training": _training(held, checkpoints),
+        "model": stored.label,
+        "recipe": name_and_recipe(stored.label)[1],
+        "training": _training(stored, checkpoints),
         "dataset": cell.dataset,
         "protocol": cell.protocol,
         "attack": cell.attack_label,
@@ -111,13 +111,13 @@ def _row(held: Held, beside: Evidence, checkpoints: Path, shelf: _Shelf) -> dict
         "trainSeed": cell.source.train_seed,
         "attackSeed": cell.seed,
         "device": cell.identity["device"],
-        "clean": _share(clean_share(held.outcomes)),
+        "clean": _share(clean_share(stored.outcomes)),
         "paperClean": paper.get(("", Fraction(0))),
         "robust": _share(robust),
         "paper": printed,
         "difference": None if printed is None else round(robust.percent - printed, 2),
-        "cell": shelf.place(held),
-        **_beside(beside, shelf),
+        "cell": stage_checkpoints.place(stored),
+        **_beside(beside, stage_checkpoints),
     }
 
 
@@ -130,12 +130,12 @@ def _how(cell: Cell) -> str:
     return ", ".join(filter(None, notes))
 
 
-def _beside(found: Evidence, shelf: _Shelf) -> dict[str, Any]:
+def _beside(found: Evidence, stage_checkpoints: _Shelf) -> dict[str, Any]:
     return {
         "worst": _share(found.worst),
         "certified": _share(found.certified),
         "verdict": _verdict(found.diagnosis),
-        "behind": [{"what": what, "cell": shelf.place(one)} for what, one in found.cells],
+        "behind": [{"what": what, "cell": stage_checkpoints.place(one)} for what, one in found.cells],
     }
 
 
@@ -154,9 +154,9 @@ def _verdict(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
     }
 
 
-def _model(held: Held) -> str:
+def _model(stored: StoredCell) -> str:
     """Cells of the same model, data and device class have the same."""
-    return canonical([held.cell.identity[name] for name in ("model", "data", "device")])
+    return canonical([stored.cell.identity[name] for name in ("model", "data", "device")])
 
 
 def _share(share: Share | None) -> dict[str, float] | None:
@@ -166,11 +166,11 @@ def _share(share: Share | None) -> dict[str, float] | None:
     return {"percent": round(share.percent, 4), "low": round(low, 4), "high": round(high, 4), "n": share.n}
 
 
-def _training(held: Held, checkpoints: Path) -> str:
+def _training(stored: StoredCell, checkpoints: Path) -> str:
     """Epochs and seed of the checkpoint, and whether its training set was reduced; as much as its card tells."""
-    seed = f"train seed {held.cell.source.train_seed}"
-    name = Path(str(held.manifest.get("checkpoint") or "")).name
-    card = (checkpoints / held.cell.dataset / name).with_suffix(".json") if name else None
+    seed = f"train seed {stored.cell.source.train_seed}"
+    name = Path(str(stored.manifest.get("checkpoint") or "")).name
+    card = (checkpoints / stored.cell.dataset / name).with_suffix(".json") if name else None
     try:
         content = read_json(card) if card and card.exists() else {}
         epochs, reduced = content["settings"]["epochs"], content.get("training_set", {}).get("reduced")

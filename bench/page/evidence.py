@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.diagnostics.reading import Reading, read
-from bench.diagnostics.stored import Stored, find_stored, identity_key
+from bench.diagnostics.stored import StoredDiagnosis, find_stored, identity_key
 from bench.errors import BenchError
-from bench.files import read_json
-from bench.report.inventory import Held
-from bench.report.rows import Share
-from bench.report.worst import worst_cases
+from bench.store.inventory import StoredCell
+from bench.system.files import read_json
+from bench.tables.lines import Share
+from bench.tables.worst_case import worst_cases
 
 LEVELS = ("OK", "WARN", "FAIL")  # ascending
 
@@ -31,7 +31,7 @@ class Diagnosis:
     """
 
     cells: frozenset[str]
-    stored: Stored
+    stored: StoredDiagnosis
 
     @property
     def reading(self) -> Reading | None:
@@ -51,38 +51,38 @@ class Evidence:
     worst: Share | None = None
     certified: Share | None = None
     diagnosis: Diagnosis | None = None
-    cells: list[tuple[str, Held]] = field(default_factory=list)
+    cells: list[tuple[str, StoredCell]] = field(default_factory=list)
 
 
-def evidence(held: Held, same_model: Sequence[Held], diagnoses: Sequence[Diagnosis]) -> Evidence:
+def evidence(stored: StoredCell, same_model: Sequence[StoredCell], diagnoses: Sequence[Diagnosis]) -> Evidence:
     """Everything that qualifies one cell's number.
 
     Args:
         same_model: all cells of its model on its data and device, of any attack seed.
         diagnoses: of any model, the one to be preferred first.
     """
-    eps, found = held.cell.eps, Evidence()
-    if worst := worst_cases(held.cell, same_model, 0).get(eps):
+    eps, found = stored.cell.eps, Evidence()
+    if worst := worst_cases(stored.cell, same_model, 0).get(eps):
         found.worst = worst.share
         found.cells += [(f"worst case: {one.cell.protocol}, {one.cell.attack_label}", one) for one in worst.cells]
     for one in same_model:
         if one.certificate and one.cell.eps == eps:
             found.certified = certified_share(one)
             found.cells.append(("certified", one))
-    key = held.cell.key()
+    key = stored.cell.key()
     found.diagnosis = next((diagnosis for diagnosis in diagnoses if key in diagnosis.cells), None)
     return found
 
 
-def certified_share(held: Held) -> Share:
+def certified_share(stored: StoredCell) -> Share:
     """Classified correctly and proven to stay so in the whole ball."""
-    outcomes = held.outcomes
+    outcomes = stored.outcomes
     right = (outcomes["clean"] == outcomes["label"]) & outcomes["certified"].astype(bool)
     return Share(int(np.sum(right)), len(right))
 
 
 def diagnoses(folder: Path) -> tuple[list[Diagnosis], list[str]]:
-    """Stored findings, `diagnostics/<data set>/<model>/<case>/n<N>/<name>.json`; and a line for what cannot be read.
+    """Stored diagnoses, `diagnostics/<data set>/<model>/<case>/n<N>/<name>.json`, and what cannot be read.
 
     A cell can be in several cases, such as of other radii. The whole suite comes first, of several the one on the
     most images, of those the gravest.

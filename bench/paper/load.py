@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bench.epsilon import parse_eps
+from bench.settings.radii import parse_eps
 
 TABLES = (1, 2, 3)
 # The paper's names of its attacks, and ours.

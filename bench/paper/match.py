@@ -3,9 +3,9 @@
 from fractions import Fraction
 
 from bench.errors import BenchError
-from bench.names import parse_model
 from bench.paper.load import ATTACKS, TABLES, printed_cells
 from bench.registry import model
+from bench.settings.specs import parse_model
 
 
 def name_and_recipe(label: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError, first_line
-from bench.files import read_json, write_atomically
+from bench.system.files import read_json, write_atomically
 
 # What is read of a card, wherever one is read.
 _CARD: dict[str, tuple[type, ...]] = {

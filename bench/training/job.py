@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.config import Config, Train
 from bench.data.load import Dataset
 from bench.errors import BenchError, unknown
-from bench.names import ModelSpec, Spec, parse_model
+from bench.models.images import Images
 from bench.registry import Entry, model, recipe
-from bench.training.foreign import Foreign, declared_checkpoint
-from models.images import Images
+from bench.settings.config import Config, Train
+from bench.settings.specs import ModelSpec, Spec, parse_model
+from bench.training.external_weights import Foreign, declared_checkpoint
 
 _SETTINGS: dict[str, type] = {
     "epochs": int,

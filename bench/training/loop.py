@@ -19,20 +19,20 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from bench.config import Train
 from bench.data.load import Dataset, as_pixels
-from bench.environment import describe, make_exact
 from bench.errors import BenchError, first_line
-from bench.files import make_folder, write_atomically, write_json
-from bench.progress import progress
+from bench.models.images import Images
 from bench.registry import Entry
+from bench.settings.config import Train
 from bench.statistics import wilson
+from bench.system.environment import describe, make_exact
+from bench.system.files import make_folder, write_atomically, write_json
+from bench.system.progress import progress
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
-from bench.training.foreign import fill_foreign
+from bench.training.external_weights import fill_foreign
 from bench.training.job import Job
-from bench.training.recipes import Moment, Schedule, cosine
-from models.images import Images
+from bench.training.recipes.standard import Schedule, TrainingStep, cosine
 
 LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "seconds")
 
@@ -157,7 +157,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         logits: list[Tensor] = []
-        moment = Moment(self.step / self.steps, generator, logits)
+        moment = TrainingStep(self.step / self.steps, generator, logits)
         hook = self.model.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach()))
         try:
             # Older torch's cache of weights hands those cast under no_grad, without a gradient, to the next forward.

@@ -6,14 +6,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.counting import count
-from models.equilibrium.solve import Solution
+from bench.models.equilibrium.solve import Solution
+from bench.models.equilibrium.work_counter import count
 
 MANY = 512  # samples from which elimination entry by entry is faster than LU one after the other (one CPU thread)
 CROWD = 0.6  # share of the batch still at work, below which the samples that are done are dropped from it
 
 # Per period: samples, their iterates, (steps + 1, N, n), and ‖f(z) − z‖² / ‖f(z)‖² of all but the last.
-Trail = list[tuple[Tensor, Tensor, Tensor]]
+History = list[tuple[Tensor, Tensor, Tensor]]
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def accelerate(
     limit = z0.new_full((samples,), max(tol**2, torch.finfo(z0.dtype).tiny))
     mixed = list[Tensor]()  # of the last periods, z + βg, each (steps, N, n); their g lie one after the other
     differences = z0.new_empty(blocks * period, samples, z0.shape[1])
-    trail: Trail = []
+    history: History = []
     for number, spent in enumerate(range(0, max_iter, period)):
         steps, at = len(path) - 1, number % blocks
         g = differences[at * period : at * period + steps]
@@ -69,7 +69,7 @@ def accelerate(
         count(**{work: len(rows) * steps})
         square = torch.linalg.vector_norm(g, dim=2)
         square = square.div_(torch.linalg.vector_norm(values, dim=2).clamp_min_(torch.finfo(g.dtype).tiny)).square_()
-        trail.append((rows, path, square))
+        history.append((rows, path, square))
         reached = square < limit
         done = reached.any(0).nonzero()[:, 0]
         if len(done):
@@ -91,7 +91,7 @@ def accelerate(
             path = _room(mixed[0][0], ahead)
             extrapolate(mixed, differences[: len(mixed) * period], out=path[0])
     if left:
-        _write_best(solution, rows[limit > 0], trail, max_iter)
+        _write_best(solution, rows[limit > 0], history, max_iter)
     solution.residual.sqrt_()  # squares so far
     return solution
 
@@ -158,9 +158,9 @@ def _by_elimination(gram: Tensor) -> Tensor:
     return x.div_(x.sum(0))
 
 
-def _write_best(solution: Solution, failed: Tensor, trail: Trail, max_iter: int) -> None:
+def _write_best(solution: Solution, failed: Tensor, history: History, max_iter: int) -> None:
     """The iterate with the smallest residual, for the samples that did not converge."""
-    for rows, path, square in trail:
+    for rows, path, square in history:
         at = torch.searchsorted(rows, failed)
         least, step = torch.where(square[:, at].isnan(), torch.inf, square[:, at]).min(0)
         better = least < solution.residual[failed]

@@ -10,11 +10,11 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from models.counting import count, counted
-from models.equilibrium.accelerated import accelerate
-from models.equilibrium.methods import Anderson
-from models.equilibrium.solve import solve_together
-from models.precision import full_precision
+from bench.models.equilibrium.accelerated import accelerate
+from bench.models.equilibrium.methods import Anderson
+from bench.models.equilibrium.precision import full_precision
+from bench.models.equilibrium.solve import solve_together
+from bench.models.equilibrium.work_counter import count, counted
 
 GradientName = Literal["exact", "implicit", "unrolled", "phantom", "one-step"]
 Linear = Callable[[Tensor], Tensor]
@@ -23,7 +23,7 @@ ADJOINT_PERIOD = 7  # steps between the adjoint's extrapolations, each of which 
 FEW = 48  # samples up to which batched LU is the faster way to an exact adjoint (64 units, one CPU thread)
 
 
-class Cell(Protocol):
+class EquilibriumCell(Protocol):
     """The layer f: (z, h) -> (N, n), and in eval mode its Jacobian ∂f/∂z, (N, n, n)."""
 
     def __call__(self, z: Tensor, h: Tensor, track: bool = False) -> Tensor: ...
@@ -31,8 +31,8 @@ class Cell(Protocol):
     def jacobian(self, z: Tensor, h: Tensor) -> Tensor: ...
 
 
-class FoldedCell(Protocol):
-    """A cell as solvers call it: h enters as `inject(h)`, and ∂f/∂z is known by its slopes (see `models.cell`)."""
+class FoldedEquilibriumCell(Protocol):
+    """A cell as solvers call it: h enters as `inject(h)`, and ∂f/∂z is known by its slopes (see `deq_cell`)."""
 
     def __call__(self, z: Tensor, c: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 
@@ -49,11 +49,11 @@ class FoldedCell(Protocol):
 class Foldable(Protocol):
     """A cell with a cheaper form for evaluation."""
 
-    def folded(self) -> FoldedCell: ...
+    def folded(self) -> FoldedEquilibriumCell: ...
 
 
 def attach(
-    cell: Cell,
+    cell: EquilibriumCell,
     z_star: Tensor,
     h: Tensor,
     *,
@@ -114,7 +114,7 @@ def attach(
     return with_value(value, result)
 
 
-def _fixed(cell: Cell) -> bool:
+def _fixed(cell: EquilibriumCell) -> bool:
     """Whether the cell is as an attack has it: in eval mode, none of its parameters to be differentiated."""
     return isinstance(cell, nn.Module) and not cell.training and not any(p.requires_grad for p in cell.parameters())
 
@@ -124,7 +124,7 @@ class _Folded(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, z_star: Tensor, cell: Cell, there: Callable[[], AbstractContextManager[None]]
+        ctx: Any, h: Tensor, z_star: Tensor, cell: EquilibriumCell, there: Callable[[], AbstractContextManager[None]]
     ) -> Tensor:
         # The cell's too: weights that were changed before backward are an error, as they are autograd's.
         state = cast(nn.Module, cell)
@@ -154,14 +154,14 @@ def with_value(differentiable: Tensor, value: Tensor) -> Tensor:
     return value + (differentiable - differentiable.detach())
 
 
-def _apply(cell: Cell, z: Tensor, h: Tensor, steps: int) -> Tensor:
+def _apply(cell: EquilibriumCell, z: Tensor, h: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         z = cell(z, h)
     count(f_evaluations=steps * len(h))
     return z
 
 
-def _exact(cell: Cell, z: Tensor, h: Tensor) -> Linear:
+def _exact(cell: EquilibriumCell, z: Tensor, h: Tensor) -> Linear:
     def solve_adjoint(gradient: Tensor) -> Tensor:
         if isinstance(cell, Foldable) and len(z) > FEW:
             folded, h_fixed = cell.folded(), h.detach()
@@ -173,7 +173,12 @@ def _exact(cell: Cell, z: Tensor, h: Tensor) -> Linear:
 
 @torch.no_grad()
 def _iterated(
-    cell: Cell, folded: FoldedCell, z: Tensor, h: Tensor, gradient: Tensor, slopes: tuple[Tensor, ...]
+    cell: EquilibriumCell,
+    folded: FoldedEquilibriumCell,
+    z: Tensor,
+    h: Tensor,
+    gradient: Tensor,
+    slopes: tuple[Tensor, ...],
 ) -> Tensor:
     info = torch.finfo(z.dtype)
     # A confident model's gradients are so small that their squares vanish.
@@ -198,7 +203,7 @@ def _iterated(
     return result
 
 
-def _by_lu(cell: Cell, z: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
+def _by_lu(cell: EquilibriumCell, z: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
     system = torch.eye(z.shape[1], dtype=z.dtype, device=z.device) - cell.jacobian(z, h).mT
     solution, info = torch.linalg.solve_ex(system, gradient)
     singular = info != 0
@@ -207,7 +212,7 @@ def _by_lu(cell: Cell, z: Tensor, h: Tensor, gradient: Tensor) -> Tensor:
     return solution
 
 
-def _implicit(cell: Cell, z: Tensor, h: Tensor, tol: float, max_iter: int) -> Linear:
+def _implicit(cell: EquilibriumCell, z: Tensor, h: Tensor, tol: float, max_iter: int) -> Linear:
     def solve_adjoint(gradient: Tensor) -> Tensor:
         with torch.enable_grad():
             state = z.clone().requires_grad_()

@@ -6,13 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.counting import count
-from models.equilibrium.accelerated import accelerate
-from models.equilibrium.gradient import Cell, Foldable, GradientName, attach
-from models.equilibrium.methods import SolverName, make_method
-from models.equilibrium.solve import Solution, solve, solve_together
-from models.noting import note
-from models.precision import full_precision
+from bench.models.equilibrium.accelerated import accelerate
+from bench.models.equilibrium.gradient import EquilibriumCell, Foldable, GradientName, attach
+from bench.models.equilibrium.methods import SolverName, make_method
+from bench.models.equilibrium.precision import full_precision
+from bench.models.equilibrium.solution_recorder import record
+from bench.models.equilibrium.solve import Solution, solve, solve_together
+from bench.models.equilibrium.work_counter import count
 
 FallbackName = Literal["none", "newton"]
 PERIOD = 3  # steps of the solver `alternating` between extrapolations
@@ -47,7 +47,7 @@ class Equilibrium(nn.Module):
         self.settings = {True: training, False: evaluation}
 
     @property
-    def _cell(self) -> Cell:
+    def _cell(self) -> EquilibriumCell:
         return self.cell  # type: ignore[return-value]
 
     def forward(self, h: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Equilibrium(nn.Module):
         with full_precision(h) as inputs:
             return attach(
                 self._cell,
-                note(self.solve(inputs)).z,
+                record(self.solve(inputs)).z,
                 inputs,
                 method=settings.gradient,
                 tol=settings.gradient_tol,

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.equilibrium.solve import Method
+from bench.models.equilibrium.solve import Method
 
 MethodName = Literal["anderson", "broyden", "fixed-point", "newton"]
 SolverName = Literal["alternating", "anderson", "broyden", "fixed-point", "newton"]
@@ -19,7 +19,7 @@ class FixedPoint:
     def step(self, z: Tensor, fz: Tensor, h: Tensor) -> Tensor:
         return fz
 
-    def keep(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         pass
 
 
@@ -52,7 +52,7 @@ class Anderson:
         self.k, self.z, self.g = self.k + 1, z, g
         return proposal
 
-    def keep(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         if self.k:
             self.dz, self.dg, self.z, self.g = self.dz[rows], self.dg[rows], self.z[rows], self.g[rows]
 
@@ -91,7 +91,7 @@ class Broyden:
         self.z, self.g = z, g
         return z - (self.inverse @ g[:, :, None])[:, :, 0]
 
-    def keep(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         if self.inverse.numel():
             self.inverse, self.z, self.g = self.inverse[rows], self.z[rows], self.g[rows]
 
@@ -121,7 +121,7 @@ class Newton:
         # Where the system is singular a plain iteration moves the sample on.
         return z + torch.where((info == 0)[:, None], update, g)
 
-    def keep(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         if self.norm.numel():
             self.norm, self.length = self.norm[rows], self.length[rows]
 

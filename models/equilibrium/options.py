@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from models.equilibrium.gradient import GradientName
-from models.equilibrium.layer import FallbackName, Solver
-from models.equilibrium.methods import MethodName, SolverName
+from bench.models.equilibrium.gradient import GradientName
+from bench.models.equilibrium.layer import FallbackName, Solver
+from bench.models.equilibrium.methods import MethodName, SolverName
 
 # These leave trained weights as they are: changing one never trains anew.
 EVAL_OPTIONS = frozenset({"solver", "max_iter", "tol", "fallback", "gradient", "gradient_tol", "gradient_steps"})

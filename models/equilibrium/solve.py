@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.counting import count
+from bench.models.equilibrium.work_counter import count
 
 Map = Callable[[Tensor, Tensor], Tensor]
 
@@ -18,7 +18,7 @@ class Method(Protocol):
     def step(self, z: Tensor, fz: Tensor, h: Tensor) -> Tensor:
         """The next iterate, (N, n), from the present one, f's value there, and the input h."""
 
-    def keep(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Drop the history of all samples but `rows` (bool, (N,))."""
 
 
@@ -83,7 +83,7 @@ def solve(f: Map, z0: Tensor, h: Tensor, method: Method, *, tol: float, max_iter
                 break
             rows, z, fz, h = rows[going], z[going], fz[going], h[going]
             best, residual = best[going], residual[going]
-            method.keep(going)
+            method.keep_rows(going)
         z = method.step(z, fz, h)
     return solution
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.adaptive import MEMBERS, adaptive, stages
-from attacks.autoattack import autoattack
-from attacks.cascade import Cascade, Trail
-from attacks.contract import linf, run_attack
-from attacks.draws import Draws
-from bench.budget import Budget, Counted
+from bench.attacks.adaptive import MEMBERS, adaptive, stages
+from bench.attacks.autoattack import autoattack
+from bench.attacks.core.cascade import Cascade, CascadeState
+from bench.attacks.core.contract import linf, run_attack
+from bench.attacks.core.draws import Draws
+from bench.evaluation.budget import Budget, Counted
 from tests.conftest import Trained
 
 N, EPS = 60, 0.15
@@ -69,14 +69,14 @@ def test_twin_breaks_a_model_without_any_gradient(trained: Trained, batch: tuple
 
 def test_trail_says_who_broke_what(trained: Trained, batch: tuple[Tensor, Tensor]) -> None:
     net, (x, y) = masked(trained("deq")), batch
-    names, trail = ["apgd-ce", "unrolled", "square"], Trail()
+    names, reached = ["apgd-ce", "unrolled", "square"], CascadeState()
     search = Cascade(stages(members="+".join(names), **SMALL), warm=True)
     eps = torch.full((N,), EPS / 2)
-    found = search.follow(net, x, y, eps, Draws(0, "t", range(N)), trail=trail, after=lambda: None)
+    found = search.resume(net, x, y, eps, Draws(0, "t", range(N)), reached=reached, after=lambda: None)
     with torch.no_grad():
         right, fooled = net(x).argmax(1) == y, net(found).argmax(1) != y
-    assert torch.equal(trail.broken_by >= 0, right & fooled)
-    assert int((trail.broken_by == 1).sum()) >= 3
+    assert torch.equal(reached.broken_by >= 0, right & fooled)
+    assert int((reached.broken_by == 1).sum()) >= 3
     # What stands carries the best image found, still inside its ball.
     still = right & ~fooled
     assert bool((linf(x, found)[still] > 0).any()) and bool((linf(x, found) <= EPS / 2 + 1e-6).all())
@@ -86,10 +86,10 @@ def test_goes_on_from_a_smaller_radius(trained: Trained, batch: tuple[Tensor, Te
     net, (x, y) = trained("deq"), batch
     search = Cascade(stages(members="apgd-margin", **SMALL), warm=True)
     draws = Draws(0, "t", range(N))
-    small = Trail()
-    first = search.follow(net, x, y, torch.full((N,), 0.08), draws, trail=small, after=lambda: None)
-    again = Trail(0, first, small.broken_by.clone())
-    second = search.follow(net, x, y, torch.full((N,), 0.12), draws, trail=again, after=lambda: None)
+    small = CascadeState()
+    first = search.resume(net, x, y, torch.full((N,), 0.08), draws, reached=small, after=lambda: None)
+    again = CascadeState(0, first, small.broken_by.clone())
+    second = search.resume(net, x, y, torch.full((N,), 0.12), draws, reached=again, after=lambda: None)
     broken = small.broken_by >= 0
     assert bool(broken.any()) and torch.equal(first[broken], second[broken])
     assert int((again.broken_by >= 0).sum()) > int(broken.sum())

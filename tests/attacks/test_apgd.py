@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
-from attacks.apgd import apgd, random_start, registered_apgd
-from attacks.contract import ContractError, linf, run_attack
-from attacks.draws import Draws
-from attacks.losses import UNTARGETED, cross_entropy, dlr, dlr_targeted, margin
+from bench.attacks.apgd import apgd, random_start, registered_apgd
+from bench.attacks.core.contract import ContractError, linf, run_attack
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import UNTARGETED, cross_entropy, dlr, dlr_targeted, margin
 from tests.conftest import Trained
 
 

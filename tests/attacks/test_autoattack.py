@@ -10,15 +10,15 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from attacks.autoattack import ATTACKS, autoattack
-from attacks.cascade import STANDING, bind
-from attacks.contract import ContractError, linf, run_attack
-from attacks.draws import Draws
+from bench.attacks.autoattack import ATTACKS, autoattack
+from bench.attacks.core.cascade import STANDING, bind
+from bench.attacks.core.contract import ContractError, linf, run_attack
+from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
-from bench.outcomes import evaluate
+from bench.evaluation.judge import Outcomes
+from bench.evaluation.reference_engine import evaluate
 from bench.registry import attack
-from bench.verdict import Outcomes
 from tests.conftest import Trained
 
 SHORT = {"iterations": 10, "targets": 3, "queries": 40}
@@ -124,7 +124,7 @@ def test_targets_together_or_in_turn(cnn: nn.Module, digits: Dataset, monkeypatc
     """How many classes share a batch changes no verdict."""
     found = []
     for images in (1, 250):
-        monkeypatch.setattr("attacks.autoattack.TOGETHER", images)
+        monkeypatch.setattr("bench.attacks.autoattack.TOGETHER", images)
         options = {"iterations": 20, "targets": 9, "attacks": "apgd-t+fab-t"}
         found.append(through_the_harness(cnn, digits, 100, 12 / 255, 100, options))
     assert np.array_equal(found[0]["broken"], found[1]["broken"]) and found[0]["broken"].any()

@@ -12,10 +12,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from attacks.contract import linf, run_attack
-from attacks.draws import Draws
-from attacks.fab import fab, to_hyperplane
-from attacks.losses import rivals
+from bench.attacks.core.contract import linf, run_attack
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import rivals
+from bench.attacks.fab import fab, to_hyperplane
 from tests.conftest import Trained
 
 

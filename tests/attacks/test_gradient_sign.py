@@ -8,9 +8,9 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from attacks.contract import run_attack
-from attacks.draws import Draws
-from attacks.gradient_sign import eq14_steps, ifgsm, pgd
+from bench.attacks.core.contract import run_attack
+from bench.attacks.core.draws import Draws
+from bench.attacks.gradient_sign import eq14_steps, ifgsm, pgd
 from tests.conftest import Trained
 
 EPS = 8 / 255

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from attacks.contract import linf, run_attack
-from attacks.draws import Draws
-from attacks.losses import margin
-from attacks.square import _proposals, square, window_sides
+from bench.attacks.core.contract import linf, run_attack
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.losses import margin
+from bench.attacks.square import _proposals, square, window_sides
 
 N = 12
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bench import worker
 from bench.cli.app import main
+from bench.execution import worker
 from bench.registry import attack, dataset, model
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.rows import Line, Share
-from bench.report.table import render
 from bench.statistics import Z95, mcnemar, wilson
+from bench.tables.lines import Line, Share
+from bench.tables.table import render
 
 EPS = [Fraction(2, 255), Fraction(8, 255)]
 

@@ -4,10 +4,10 @@
 
 prints one table for one model, trained first if there is no checkpoint. Every side attacks the same images with the
 same weights and counts robust accuracy, in a process of its own with one thread: ours prepared as the program prepares
-its workers (`bench.heap`), the others as Python starts. They take turns, and each turn begins with 250 images that are
-not timed, since a process that has waited is slower at first. Times are medians of the processes' CPU time, which a
-busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and forwards would
-take if nothing else took time: their number, times the time of one in one batch.
+its workers (`bench.system.memory`), the others as Python starts. They take turns, and each turn begins with 250
+images that are not timed, since a process that has waited is slower at first. Times are medians of the processes' CPU
+time, which a busy machine disturbs less than the clock on the wall. The floor is what the engine's own gradients and
+forwards would take if nothing else took time: their number, times the time of one in one batch.
 
 With `--cores 2` every side has two, each its own way: ours a process for half of the images each, as `bench run
 --workers 2` shares them out, the loops one process with two of torch's threads. Then times are the wall's, and the
@@ -32,14 +32,14 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-import models.equilibrium.gradient as gradient_module
-from attacks.climb import input_gradient
-from attacks.contract import frozen
-from attacks.protocols import paper
+import bench.models.equilibrium.gradient as gradient_module
+from bench.attacks.core.contract import frozen
+from bench.attacks.core.sign_ascent import input_gradient
+from bench.attacks.protocols import paper
 from bench.data.load import Dataset, as_pixels
-from bench.heap import prepare_memory
-from bench.names import split_list
-from models.folding import folded
+from bench.models.inference.folding import folded
+from bench.settings.specs import split_list
+from bench.system.memory import prepare_memory
 from tests.benchmarks.engine import BATCH, rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 

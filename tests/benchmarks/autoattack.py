@@ -3,9 +3,9 @@
     python -m tests.benchmarks.autoattack --models 'resnet20,resnet20+pgd-at[eps=8/255]' --dataset cifar10 --eps 8
 
 prints a table of models and one of stages (models are trained first where there is no checkpoint). Each engine has a
-process with one thread, ours prepared as the program prepares its workers (`bench.heap`), the other as Python starts.
-Times are medians of the processes' CPU time, which a busy machine disturbs less than the clock on the wall; engines
-alternate. Both run through the same contract and cascade, on the same model and the same images.
+process with one thread, ours prepared as the program prepares its workers (`bench.system.memory`), the other as
+Python starts. Times are medians of the processes' CPU time, which a busy machine disturbs less than the clock on the
+wall; engines alternate. Both run through the same contract and cascade, on the same model and the same images.
 
 With `--cores 2` each engine has two, in its own way: ours a process for half of the images each, as `bench run
 --workers 2` shares them out, pyautoattack one process with two of torch's threads. Then times are the wall's, of two
@@ -28,16 +28,16 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from attacks.autoattack import ATTACKS
-from attacks.cascade import Cascade, Trail, bind
-from attacks.contract import run_attack
-from attacks.draws import Draws
-from bench.budget import Budget, Counted
+from bench.attacks.autoattack import ATTACKS
+from bench.attacks.core.cascade import Cascade, CascadeState, bind
+from bench.attacks.core.contract import run_attack
+from bench.attacks.core.draws import Draws
 from bench.data.load import as_pixels, load
-from bench.epsilon import parse_eps, show_eps
-from bench.heap import prepare_memory
-from bench.names import split_list
+from bench.evaluation.budget import Budget, Counted
 from bench.registry import attack
+from bench.settings.radii import parse_eps, show_eps
+from bench.settings.specs import split_list
+from bench.system.memory import prepare_memory
 from tests.benchmarks.trained import options, trained
 
 OURS = "compact"
@@ -62,12 +62,12 @@ def once(
     net: nn.Module, x: Tensor, y: Tensor, eps: float, draws: Draws, options: dict[str, Any], clock: Callable[[], float]
 ) -> Run:
     """The whole attack on one batch."""
-    budget, trail = Budget(), Trail()
+    budget, reached = Budget(), CascadeState()
     marks = [clock()]
     entry = attack["autoattack"]
     cascade = bind(entry, entry.resolve(options))
     assert isinstance(cascade, Cascade)
-    follow = partial(cascade.follow, trail=trail, after=lambda: marks.append(clock()))
+    follow = partial(cascade.follow, reached=reached, after=lambda: marks.append(clock()))
     model = Counted(net, budget, net(x[:1]).shape[1]).eval()
     found = run_attack(follow, model, x, y, torch.full((len(x),), eps), draws)
     spent = {name: after - before for name, before, after in zip(cascade.stages, marks, marks[1:], strict=False)}

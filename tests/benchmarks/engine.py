@@ -8,17 +8,17 @@ from functools import partial
 
 from torch import nn
 
-from attacks.climb import Lane
-from attacks.draws import Draws
-from attacks.protocols import paper
-from bench.budget import Budget
-from bench.cells import SHARD
+from bench.attacks.core.draws import Draws
+from bench.attacks.core.sign_ascent import SignAscent
+from bench.attacks.protocols import paper
 from bench.data.load import Dataset
-from bench.pace import pace
-from bench.packed import evaluate_packed
+from bench.evaluation.budget import Budget
+from bench.evaluation.judge import Outcomes
+from bench.evaluation.packed_engine import evaluate_packed
+from bench.execution.pace import pace
+from bench.execution.tasks import TOGETHER
 from bench.registry import attack
-from bench.tasks import TOGETHER
-from bench.verdict import Outcomes
+from bench.store.cells import SHARD
 
 BATCH = 250
 
@@ -31,10 +31,10 @@ class Ran:
     seconds: float
 
 
-def _matrix(radii: Sequence[Fraction]) -> dict[tuple[str, float], tuple[Lane, float]]:
+def _matrix(radii: Sequence[Fraction]) -> dict[tuple[str, float], tuple[SignAscent, float]]:
     """The paper's protocol at these radii."""
     return {
-        (name, float(radius)): (attack[name].traits["lane"](**attack[name].resolve(given)), float(radius))
+        (name, float(radius)): (attack[name].traits["ascent"](**attack[name].resolve(given)), float(radius))
         for radius in radii
         for name, given in paper(radius).items()
     }
@@ -42,15 +42,15 @@ def _matrix(radii: Sequence[Fraction]) -> dict[tuple[str, float], tuple[Lane, fl
 
 def rows_for(net: nn.Module, data: Dataset, radii: Sequence[Fraction]) -> int:
     """Images per forward, found as for a run."""
-    return pace(net, data, BATCH, lanes=TOGETHER * len(_matrix(radii))).rows
+    return pace(net, data, BATCH, ascents=TOGETHER * len(_matrix(radii))).rows
 
 
 def run_matrix(net: nn.Module, data: Dataset, radii: Sequence[Fraction], images: range, rows: int) -> Ran:
     """The paper's protocol at these radii on these images, `rows` per forward at most."""
-    lanes, batch = _matrix(radii), max(BATCH, min(rows, TOGETHER * SHARD))
+    ascents, batch = _matrix(radii), max(BATCH, min(rows, TOGETHER * SHARD))
     cut, draws = slice(images.start, images.stop), partial(Draws, 0, data.test_hash)
     start = time.process_time()
     found = evaluate_packed(
-        net, data.images.classes, list(lanes.values()), data.x_test[cut], data.y_test[cut], images, draws, batch, rows
+        net, data.images.classes, list(ascents.values()), data.x_test[cut], data.y_test[cut], images, draws, batch, rows
     )
-    return Ran(dict(zip(lanes, found, strict=True)), time.process_time() - start)
+    return Ran(dict(zip(ascents, found, strict=True)), time.process_time() - start)

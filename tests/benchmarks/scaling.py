@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from tabulate import tabulate
 
 from bench.figures.style import new_figure, styled
-from bench.heap import prepare_memory
+from bench.system.memory import prepare_memory
 from tests.benchmarks.engine import rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 

@@ -22,12 +22,12 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torchdeq.solver import get_solver
 
-import models.equilibrium.gradient as gradient_module
-from attacks.climb import input_gradient
+import bench.models.equilibrium.gradient as gradient_module
+from bench.attacks.core.sign_ascent import input_gradient
 from bench.data.load import as_pixels
-from models.cell import ImplicitCell
-from models.counting import count, counting
-from models.equilibrium.layer import Equilibrium
+from bench.models.equilibrium.deq_cell import ImplicitCell
+from bench.models.equilibrium.layer import Equilibrium
+from bench.models.equilibrium.work_counter import count, counting
 from tests.benchmarks.trained import options, trained
 
 MAX_ITER = 50

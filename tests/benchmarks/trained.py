@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.config import load_config
 from bench.data.load import Dataset, load
-from bench.names import parse_model
+from bench.settings.config import load_config
+from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model, train

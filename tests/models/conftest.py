@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.config import load_config
 from bench.data.load import Dataset, as_pixels, load
-from bench.names import parse_model
+from bench.models.equilibrium.deq_cell import ImplicitCell
+from bench.settings.config import load_config
+from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model, train
-from models.cell import ImplicitCell
 
 
 @pytest.fixture(scope="session")

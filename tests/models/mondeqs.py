@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.models.images import Images
+from bench.models.mondeq import MonDEQ
 from bench.registry import model
-from models.images import Images
-from models.mondeq import MonDEQ
 
 
 def make_mondeq(images: Images, seed: int = 0, **options: Any) -> MonDEQ:

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from bench.checks import models as points
+from bench.models.images import Images
+from bench.models.wide_resnet import WideResNetFeatures, wide_resnet
 from bench.registry import model
-from models.images import Images
-from models.wide_resnet import WideResNetFeatures, wide_resnet
 
 CIFAR = Images((3, 32, 32), 10, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 MNIST = Images((1, 28, 28), 10, (0.13,), (0.31,))

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks.contract import linf, run_attack
-from attacks.draws import Draws
-from attacks.gradient_sign import pgd
-from bench.config import Config
+from bench.attacks.core.contract import linf, run_attack
+from bench.attacks.core.draws import Draws
+from bench.attacks.gradient_sign import pgd
 from bench.data.load import as_pixels, load
-from bench.names import parse_model
+from bench.settings.config import Config
+from bench.settings.specs import parse_model
 from bench.training.job import make_job
 from bench.training.loop import _Run
 

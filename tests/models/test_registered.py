@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bench.data.load import Dataset
+from bench.models.images import Images
 from bench.registry import model
-from models.images import Images
 from tests.conftest import Trained
 
 NAMES = [entry.name for entry in model]

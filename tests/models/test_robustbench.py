@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.models import robustbench
+from bench.models.images import Images
+from bench.models.weights.robustbench_package import load_zoo, robustbench_installation
 from bench.registry import model
-from models import robustbench
-from models.images import Images
-from models.robustbench_package import load_zoo, robustbench_installation
 from tests.bench.helpers import Inside, cell_folders, last_line, store_content
 
 CIFAR10 = Images((3, 32, 32), 10, (0.5,) * 3, (0.5,) * 3)

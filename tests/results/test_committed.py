@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.cells import SHARD
-from bench.report.inventory import inventory
-from bench.store import Store
+from bench.store.cells import SHARD
+from bench.store.inventory import inventory
+from bench.store.store import Store
 from tests.bench.helpers import Inside
 from tests.conftest import ROOT
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from attacks.draws import Draws
-from bench.config import Config
+from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
-from bench.names import parse_model
-from bench.plan import AttackPlan
+from bench.evaluation.input_space import Space
+from bench.execution.plan import AttackPlan
 from bench.registry import attack
-from bench.spaces import Space
+from bench.settings.config import Config
+from bench.settings.specs import parse_model
 from bench.training.job import resolve_model
 from tests.conftest import Trained
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.config import Config
 from bench.data.load import Dataset
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Result
+from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import SUITE, diagnose
-from models.lyapunov import Lyapunov
+from bench.models.lyapunov.function import Lyapunov
+from bench.settings.config import Config
 from tests.bench.diagnostics.cases import RADII, make_case, strong
 from tests.bench.diagnostics.test_planted import Wrapped, cut, paper, short
 from tests.conftest import Trained
@@ -27,7 +27,7 @@ def make(trained: Trained, digits: Dataset, config: Config) -> Make:
     return lambda name, **changes: make_case(name, trained, digits, config, **changes)
 
 
-def run(name: str, context: Context) -> Result:
+def run(name: str, context: Context) -> DiagnosticResult:
     return diagnose(SUITE[name], context)
 
 

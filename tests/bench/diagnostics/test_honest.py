@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from bench.config import Config
 from bench.data.load import Dataset, load
 from bench.diagnostics.reading import read
 from bench.diagnostics.suite import SUITE, diagnose
-from bench.names import parse_model
+from bench.settings.config import Config
+from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model

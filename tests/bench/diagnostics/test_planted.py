@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.gradient_sign import eq14_steps
-from bench.config import Config
+from bench.attacks.gradient_sign import eq14_steps
 from bench.data.load import Dataset
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import Result
+from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import SUITE, diagnose
+from bench.settings.config import Config
 from tests.bench.diagnostics.cases import Attacks, Plant, make_case
 from tests.conftest import Trained
 
@@ -26,7 +26,7 @@ def make(trained: Trained, digits: Dataset, config: Config) -> Make:
     return lambda name, **changes: make_case(name, trained, digits, config, **changes)
 
 
-def run(name: str, context: Context) -> Result:
+def run(name: str, context: Context) -> DiagnosticResult:
     return diagnose(SUITE[name], context)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bench.diagnostics.reading import read
-from bench.diagnostics.result import Result, Sign, Verdict, of_share, paired_difference
-from bench.diagnostics.thresholds import GRADIENT_DEAD, Lines
+from bench.diagnostics.result import DiagnosticResult, Symptom, Verdict, of_share, paired_difference
+from bench.thresholds import GRADIENT_DEAD, Thresholds
 from tests.bench.helpers import Inside
 
 
-def result(name: str, verdict: Verdict, sign: Sign | None) -> Result:
-    return Result(name, verdict, "", sign=sign)
+def result(name: str, verdict: Verdict, sign: Symptom | None) -> DiagnosticResult:
+    return DiagnosticResult(name, verdict, "", sign=sign)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def result(name: str, verdict: Verdict, sign: Sign | None) -> Result:
     ],
 )
 def test_precedence(fired: list[str], verdict: str) -> None:
-    signs: dict[str, Sign] = {
+    signs: dict[str, Symptom] = {
         "sandwich": "broken claim",
         "solver": "non-convergence",
         "convergence": "weak attack",
@@ -47,11 +47,11 @@ def test_what_is_no_sign_is_noted_and_no_more() -> None:
 
 
 def test_the_interval_crosses_the_line_not_the_point() -> None:
-    lines = Lines(warn=0.1, fail=0.2)
+    lines = Thresholds(warn=0.1, fail=0.2)
     verdicts = [of_share("x", hits, 100, lines, "", None).verdict for hits in (11, 20, 25, 40)]
     assert verdicts == ["OK", "WARN", "WARN", "FAIL"]
-    assert of_share("x", 1, 1000, Lines(warn=0.0), "", None).verdict == "WARN", "a line at 0 means any"
-    assert of_share("x", 0, 1000, Lines(warn=0.0), "", None).verdict == "OK"
+    assert of_share("x", 1, 1000, Thresholds(warn=0.0), "", None).verdict == "WARN", "a line at 0 means any"
+    assert of_share("x", 0, 1000, Thresholds(warn=0.0), "", None).verdict == "OK"
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.05, 0.05), (0.1, 0.02), (0.0, 0.01)])
@@ -70,8 +70,8 @@ def test_paired_difference_covers(first: float, second: float) -> None:
 
 
 def test_results_survive_json() -> None:
-    found = of_share("x", 3, 10, Lines(fail=0.0), "three of ten", "masking", {"a": 1, "b": "c"})
-    assert Result.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    found = of_share("x", 3, 10, Thresholds(fail=0.0), "three of ten", "masking", {"a": 1, "b": "c"})
+    assert DiagnosticResult.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
 def test_nothing_to_judge_is_no_verdict() -> None:

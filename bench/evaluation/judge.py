@@ -1,0 +1,81 @@
+"""From adversarial images to outcomes: the columns of a shard."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.attacks.core.cascade import STANDING
+from bench.attacks.core.contract import ContractError, linf
+from bench.evaluation.budget import Counted
+from bench.evaluation.input_space import Victim
+from bench.models.equilibrium.solution_recorder import recording
+from bench.models.equilibrium.work_counter import counting
+
+# Column name to one value per example, (N,).
+Outcomes = dict[str, NDArray[Any]]
+
+
+@torch.no_grad()
+def judge(victim: Victim, counted: Counted, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The class predicted for each image, (N,), and its equilibrium's relative residual, NaN where there is none.
+
+    A forward of its own, never a value that a search computed. Raises ContractError for logits that are not finite.
+    """
+    with recording() as solutions:
+        logits = counted(images)
+    if not bool(logits.isfinite().all()):
+        raise ContractError("the model returned logits that are not finite")
+    # A model may run a layer on parts or several views of the images; then it has to say itself what that means.
+    if solutions and all(one.residual.shape == (len(images),) for one in solutions):
+        return logits.argmax(1), torch.stack([one.residual.float() for one in solutions]).amax(0)
+    figures = getattr(victim.model, "diagnostics", None)
+    with counting():  # not part of what the verdict costs
+        residual = figures(images).get("residual") if figures else None
+    if residual is None or residual.shape != (len(images),):
+        residual = torch.full((len(images),), torch.nan, device=images.device)
+    return logits.argmax(1), residual.float()
+
+
+def outcome_columns(
+    victim: Victim,
+    x: Tensor,
+    y: Tensor,
+    clean: Tensor,
+    attacked: Tensor,
+    adversarial: Tensor,
+    residual: Tensor,
+    indices: Sequence[int],
+    broken_by: Tensor | None = None,
+) -> Outcomes:
+    """Columns index, label, clean, adversarial (predictions), broken, broken_by, linf, residual, each (N,).
+
+    `broken` means classified correctly when clean and wrongly when attacked; `broken_by` is the position of the
+    cascade's stage that did it, −1 elsewhere; `linf` is in pixel units.
+    """
+    broken = (clean == y) & (adversarial != y)
+    by = torch.full_like(y, STANDING) if broken_by is None else broken_by
+    found = {
+        "label": y.to(torch.int32),
+        "clean": clean.to(torch.int32),
+        "adversarial": adversarial.to(torch.int32),
+        "broken": broken,
+        "broken_by": torch.where(broken, by, STANDING).to(torch.int8),
+        "linf": linf(x, attacked, victim.unit).float(),
+        "residual": residual,
+    }
+    return {"index": np.asarray(indices, np.int32)} | {name: t.cpu().numpy() for name, t in found.items()}
+
+
+def same_outcomes(a: Outcomes, b: Outcomes) -> bool:
+    """Whether two shards hold the same: verdicts to the bit, ‖δ‖∞ up to rounding; a residual at the solver's
+    tolerance is rounding."""
+    names = a.keys() - {"linf", "residual"}
+    return (
+        a.keys() == b.keys()
+        and all(a[name].tobytes() == b[name].tobytes() for name in names)
+        and np.allclose(a["linf"], b["linf"], rtol=0, atol=1e-5)
+    )

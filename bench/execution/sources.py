@@ -1,0 +1,45 @@
+"""From a trained job to where a worker finds its weights, and what of them keys a cell."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bench.data.load import Dataset
+from bench.store.cells import Source
+from bench.training.checkpoint import read_card, weights_hash
+from bench.training.job import Job
+from bench.training.loop import build_model
+
+
+def model_source(
+    label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None = None
+) -> tuple[Source, dict[str, Any]]:
+    """Where a worker finds a trained model, and what of it keys a cell.
+
+    Args:
+        net: the model as it is built, for a caller that has it; weights that come with a model are read from it.
+
+    Raises:
+        BenchError: the card is missing or damaged.
+    """
+    source, weights = _source(label, job, data, checkpoints, net)
+    images = job.foreign.images(data.images) if job.foreign else data.images
+    return source, {
+        "architecture": job.architecture.name,
+        "implementation": job.architecture.implementation(),
+        "options": job.architecture.keyed(job.options),
+        "weights": weights,
+        "mean": images.mean,
+        "std": images.std,
+    }
+
+
+def _source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None) -> tuple[Source, str]:
+    source = Source(label, job.architecture.name, dict(job.options), "", job.seed)
+    if job.pretrained:
+        weights = weights_hash((net or build_model(job, data)).state_dict())
+        return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
+    path = job.checkpoint(checkpoints)
+    return replace(source, checkpoint=str(path)), str(read_card(path)["weights"])

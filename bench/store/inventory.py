@@ -1,0 +1,97 @@
+"""Everything a store holds, found by looking, not by planning: what figures and the page are made of."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.evaluation.certificates import CERTIFICATE
+from bench.evaluation.input_space import space_of
+from bench.evaluation.judge import Outcomes
+from bench.registry import attack, protocol
+from bench.store.cells import Cell, Source
+from bench.store.store import Store
+from bench.system.files import read_json
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A complete cell as it lies in the store.
+
+    Attributes:
+        cell: rebuilt from its key; `examples` are those it holds, not the test set's size.
+        manifest: how it was made.
+        store: where it lies.
+    """
+
+    cell: Cell
+    manifest: dict[str, Any]
+    store: Store
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """Of all its examples, in order. Raises BenchError for a damaged shard."""
+        found = self.store.outcomes(self.cell, 0)
+        if found is None:
+            raise BenchError(f"cell {self.store.cell_folder(self.cell)} lacks a shard that its manifest names.")
+        return found
+
+    @property
+    def label(self) -> str:
+        return self.cell.source.label
+
+    @property
+    def certificate(self) -> bool:
+        """Whether it holds the model's own proofs, and nothing attacks."""
+        return self.cell.certificate
+
+
+def inventory(store: Store) -> tuple[list[StoredCell], list[str]]:
+    """The complete cells, each once, by folder; and a line for every one that cannot be read."""
+    found: dict[str, StoredCell] = {}
+    problems = []
+    for path in sorted(store.folder.glob("*/*/*/manifest.json")):
+        try:
+            stored = _held(path.parent, store)
+        except (BenchError, KeyError, TypeError, ValueError) as error:
+            problems.append(f"{path.parent}: {error}")
+            continue
+        found.setdefault(stored.cell.key(), stored)
+    return list(found.values()), problems
+
+
+def _held(folder: Path, store: Store) -> StoredCell:
+    identity, manifest = read_json(folder / "key.json"), read_json(folder / "manifest.json")
+    options = identity["attack"]["options"]
+    eps = Fraction(identity["eps"])
+    how = identity["protocol"]["name"]
+    model = identity["model"]
+    cell = Cell(
+        source=Source(str(manifest["label"]), model["architecture"], model["options"], "", int(manifest["train_seed"])),
+        dataset=str(identity["data"]["name"]),
+        examples=int(manifest["examples"]),
+        protocol=str(how),
+        attack=str(identity["attack"]["name"]),
+        attack_label=attack_label(how, identity["attack"]["name"], options, eps),
+        attack_options=options,
+        eps=eps,
+        seed=int(identity["seed"]),
+        batch=int(identity["engine"]["batch"]),
+        identity=identity,
+        certificate=identity["attack"]["name"] == CERTIFICATE,
+    )
+    return StoredCell(cell, manifest, store)
+
+
+def attack_label(how: str, name: str, options: dict[str, Any], eps: Fraction) -> str:
+    """As `bench run` prints it: the options that are not the protocol's in brackets, a control marked."""
+    if name not in attack or how not in protocol:
+        return name  # of a plugin that is not loaded
+    entry, planned = attack[name], protocol[how].target(eps)
+    usual = {**entry.defaults(), **planned.get(name, {})}
+    other = ",".join(f"{k}={v}" for k, v in sorted(options.items()) if usual.get(k) != v)
+    label = entry.traits.get("label", name)
+    control = "" if space_of(protocol[how]) == "pixel" else " (control)"
+    return (f"{label}[{other}]" if other else label) + control

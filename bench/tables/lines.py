@@ -1,0 +1,178 @@
+"""From stored outcomes to the lines of a table: accuracies with n and interval."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.evaluation.budget import Budget
+from bench.evaluation.certificates import CERTIFICATE
+from bench.evaluation.judge import Outcomes
+from bench.execution.plan import Row
+from bench.registry import attack
+from bench.statistics import wilson
+from bench.store.cells import Cell
+from bench.store.store import Store
+from bench.tables.certificate_conflicts import broken_certificates
+
+ABSENT = "not in the store"
+
+Correct = NDArray[Any]  # bool, one per example: right, or not
+
+
+@dataclass(frozen=True)
+class Share:
+    """A proportion of n examples, with its 95 % Wilson interval."""
+
+    hits: int
+    n: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """In per cent."""
+        low, high = wilson(self.hits, self.n)
+        return 100 * low, 100 * high
+
+
+@dataclass
+class Line:
+    """One model of one training seed under one attack, or with its certificate, or a model that failed.
+
+    Attributes:
+        robust: by radius, the share that is right both clean and attacked; of a certificate, clean and proven.
+        kind: what `robust` is a share of. A model without certificate has an empty line of that kind where
+            another model of the table has one.
+        train_seed: None where weights came with the model.
+        note: what the label does not say of the training: other epochs than bench.toml's, a reduced data set.
+        verdict: of the diagnostics, on the model under the protocol.
+        broken_by_stage: by radius, how many examples each stage of a cascade broke first.
+        clean_right, right: verdict per example behind `clean`, and behind `robust` at each radius.
+    """
+
+    dataset: str
+    model: str
+    attack: str = ""
+    clean: Share | None = None
+    robust: dict[Fraction, Share] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+    unconverged: int = 0
+    failure: str = ""
+    kind: Literal["attack", "certificate"] = "attack"
+    train_seed: int | None = None
+    note: str = ""
+    verdict: str = ""
+    broken_by_stage: dict[Fraction, dict[str, int]] = field(default_factory=dict)
+    clean_right: Correct | None = None
+    right: dict[Fraction, Correct] = field(default_factory=dict)
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing failed, and the store lacks what was asked for."""
+        return self.failure.startswith(ABSENT)
+
+    def add(self, eps: Fraction, outcomes: Outcomes, right: Correct, budget: Budget) -> None:
+        """Take in one cell's outcomes and what counts as right in them."""
+        self.clean, self.clean_right = clean_share(outcomes), outcomes["clean"] == outcomes["label"]
+        self.robust[eps], self.right[eps] = _share(right), right
+        self.budget.add(budget)
+
+
+def clean_share(outcomes: Outcomes) -> Share:
+    """Classified correctly when not attacked."""
+    return _share(outcomes["clean"] == outcomes["label"])
+
+
+def robust_right(outcomes: Outcomes) -> Correct:
+    """Classified correctly both clean and under attack, (N,)."""
+    return (outcomes["clean"] == outcomes["label"]) & (outcomes["adversarial"] == outcomes["label"])
+
+
+def robust_share(outcomes: Outcomes) -> Share:
+    """Classified correctly both clean and under attack."""
+    return _share(robust_right(outcomes))
+
+
+def certified_right(outcomes: Outcomes) -> Correct:
+    """Classified correctly and certified, (N,)."""
+    return (outcomes["clean"] == outcomes["label"]) & outcomes["certified"]
+
+
+def make_lines(rows: Sequence[Row], store: Store, examples: int) -> list[Line]:
+    """Thresholds in the order of the rows, a model's certificate after its attacks.
+
+    Args:
+        rows: with their cells, or with what keeps them from having any.
+        examples: the first n test images, 0: all. Cells the store lacks leave their column empty.
+    """
+    lines: list[Line] = []
+    certificates = any(row.certificates for row in rows)
+    for row in rows:
+        here, failure = _row_lines(row, store, examples)
+        if certificates and here and here[-1].kind != CERTIFICATE:
+            here.append(_line(row, CERTIFICATE, kind="certificate", clean=here[0].clean))
+        lines += here
+        if failure or not here:
+            lines.append(_line(row, failure=failure or _absent(row, store)))
+    return lines
+
+
+def _absent(row: Row, store: Store) -> str:
+    """That the store lacks what was asked for; and where it holds fewer images, how many."""
+    most = max((store.available(cell) for cell in row.cells), default=0)
+    return f"{ABSENT}: of the first {most} images it is, --examples {most}" if most else ABSENT
+
+
+def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:
+    """The row's lines with numbers, and what kept it from more."""
+    failure = row.failure
+    by_attack: dict[tuple[str, str, str], Line] = {}
+    found: list[tuple[Cell, Outcomes]] = []
+    for cell in (*row.cells, *row.certificates):
+        try:
+            outcomes = store.outcomes(cell, examples)
+            spent = store.budget(cell, examples) if outcomes else Budget()
+        except BenchError as error:
+            failure = failure or str(error)
+            continue
+        if outcomes is None:
+            continue
+        found.append((cell, outcomes))
+        kind: Literal["attack", "certificate"] = "certificate" if cell.certificate else "attack"
+        line = by_attack.setdefault((kind, cell.attack, cell.attack_label), _line(row, cell.attack_label, kind=kind))
+        line.add(cell.eps, outcomes, certified_right(outcomes) if cell.certificate else robust_right(outcomes), spent)
+        if not cell.certificate:
+            line.unconverged += _unconverged(cell, outcomes)
+            if counts := _broken_by_stage(cell, outcomes):
+                line.broken_by_stage[cell.eps] = counts
+    return list(by_attack.values()), failure or " ".join(broken_certificates(found))
+
+
+def _broken_by_stage(cell: Cell, outcomes: Outcomes) -> dict[str, int]:
+    """Examples by the stage that broke them first, in the stages' order; empty for an attack without stages."""
+    stages = attack[cell.attack].traits.get("stages")
+    names = stages(**cell.attack_options) if stages else ()
+    return {name: int(np.sum(outcomes["broken_by"] == k)) for k, name in enumerate(names)}
+
+
+def _line(row: Row, label: str = "", **fields: Any) -> Line:
+    return Line(row.dataset, row.label, label, train_seed=row.train_seed, note=row.note, **fields)
+
+
+def _share(right: Correct) -> Share:
+    return Share(int(np.sum(right)), len(right))
+
+
+def _unconverged(cell: Cell, outcomes: Outcomes) -> int:
+    tol = cell.source.options.get("tol")
+    residual = outcomes["residual"]
+    if tol is None or np.isnan(residual).all():  # it reports none
+        return 0
+    return int(np.sum(~(residual < tol)))

@@ -1,0 +1,53 @@
+"""Every line that a diagnostic's interval must cross, in one place.
+
+Shares are fractions of the examples judged. A verdict needs the whole 95 % interval beyond the line, not the
+point: few examples never raise an alarm. A line at 0 means *any*: one example crosses it.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Beyond which value a diagnostic warns and fails; None: it does not."""
+
+    warn: float | None = None
+    fail: float | None = None
+
+
+ZERO_BUDGET = Thresholds(fail=0.0)  # predictions changed at ε = 0
+ZERO_GRADIENT = Thresholds(warn=0.1, fail=0.2)  # of what the attack breaks, broken without any gradient
+CANARY = Thresholds(fail=0.05)  # left of the undefended twin at the canary radius
+FLATNESS = Thresholds(warn=0.01)  # broken at a radius, and not at a larger one
+LARGE_EPS_ONE = Thresholds(fail=0.01)  # left at ε = 1; at ε = 1/2 the line is chance, 1 / classes
+CONVERGENCE = Thresholds(warn=0.005)  # accuracy lost by doubling the steps
+ONE_STEP = Thresholds(warn=0.005)  # broken by FGSM, not by many steps
+NOISE = Thresholds(warn=0.0)  # broken by noise, not by the attack
+BLACK_BOX = Thresholds(warn=0.002, fail=0.02)  # broken by Square alone
+TRANSFER = Thresholds(fail=0.005)  # accuracy under transferred images below that under the attack's own
+GRADIENT_DEAD = Thresholds(warn=0.0, fail=0.01)  # examples with a zero or NaN gradient on the path
+GRADIENT_ERROR = Thresholds(warn=0.05)  # relative error against central differences, at its 95th percentile
+GRADIENT_AGREEMENT = Thresholds(warn=0.95, fail=0.8)  # signs shared with a converged adjoint; beyond is below
+SOLVER = Thresholds(warn=0.005, fail=0.02)  # adversarial predictions that change with the solver
+DETERMINISM = Thresholds(warn=0.0)  # predictions that change between two forwards
+LYAPUNOV = Thresholds(fail=0.0)  # states that violate a condition
+SANDWICH = Thresholds(fail=0.0)  # examples certified and broken
+
+# Flatness FAILs where the curve falls, goes flat, and stays well above zero.
+FLAT_RATIO = 0.1  # of (acc(ε₁) − acc(ε_k)) to (clean − acc(ε₁))
+FLAT_DROP = 0.2  # clean − acc(ε₁) at least
+FLAT_LEFT = 0.1  # acc(ε_k) at least
+
+# An honest gradient in float64 is off by less than 1e-5 on 95 % of images and by anything on the few that a kink
+# lies next to; an adjoint solved to 1e-1 is right in the median and wrong in the tail. So the tail is judged.
+GRADIENT_TAIL = 0.05
+
+MIN_BROKEN = 30  # a ratio of broken examples is not judged on fewer
+NULL_RADIUS = Fraction(8, 255)  # zero-gradient is run at the largest radius up to this one
+LYAPUNOV_TOLERANCE = 1e-5  # of ‖∇V‖‖F̂‖ + αV
+EQUILIBRIUM_TOLERANCE = 1e-3  # ‖F̂(z*)‖ / ‖z*‖ above which z* is no equilibrium of F̂
+
+# Where an undefended network must be gone; other data sets have no canary.
+CANARY_RADII = {"digits": Fraction(64, 255), "mnist": Fraction(3, 10)}
+CANARY_COLOUR = Fraction(8, 255)  # CIFAR, SVHN
