@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.attacks.apgd import find_views, random_start, search
+from bench.attacks.apgd import random_start, search
 from bench.attacks.core.cascade import Cascade, better_of, check_budgets, check_stages
 from bench.attacks.core.contract import Search
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import LossName
+from bench.attacks.core.views import find_views
 from bench.attacks.square import square
 from bench.registry import attack
 

@@ -1,23 +1,22 @@
 """Auto-PGD (Croce & Hein, ICML 2020), L∞: a radius per example, gradients from any guide, decided examples dropped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from bench.attacks.core.active_set import keep_active
-from bench.attacks.core.contract import ContractError
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import TARGETED, UNTARGETED, LossName, margin, rivals
+from bench.attacks.core.views import GuideName, guide_of
 from bench.registry import attack
 
 MOMENTUM = 0.75  # α: how much of the step is the new direction
 INCREASES = 0.75  # ρ: a step size is halved where fewer steps than this share raised the loss
 
-GuideName = Literal["own", "unrolled", "intermediate", "simultaneous", "no-projection", "detached"]
 Steps = Annotated[int, Field(ge=1)]
 
 
@@ -202,28 +201,6 @@ def random_start(x: Tensor, eps: Tensor, draws: Draws, restart: int) -> Tensor:
     u = draws.unit(x.shape[1:], restart)
     u = u / u.abs().flatten(1).amax(1).clamp_min(torch.finfo(u.dtype).tiny).view(-1, 1, 1, 1)
     return (x + eps.view(-1, 1, 1, 1) * u.to(x)).clamp(0, 1)
-
-
-def guide_of(model: nn.Module, name: GuideName) -> nn.Module | None:
-    """The view called `name`, None for the model's own gradient. Raises ContractError where there is none."""
-    if name == "own":
-        return None
-    views = find_views(model)
-    if name not in views:
-        raise ContractError(f"the model offers no view '{name}' to search along; it has {', '.join(views) or 'none'}")
-    return views[name]
-
-
-def find_views(model: nn.Module) -> Mapping[str, nn.Module]:
-    """What else a model lets its gradient be taken from, by name; empty where it says nothing.
-
-    Raises ContractError where `views()` is not a mapping of names to modules.
-    """
-    offered = getattr(model, "views", None)
-    found = offered() if callable(offered) else {}
-    if not isinstance(found, Mapping) or not all(isinstance(view, nn.Module) for view in found.values()):
-        raise ContractError(f"the model's views() must return modules by name, got {type(found).__name__}")
-    return found
 
 
 @attack("apgd", label="APGD")

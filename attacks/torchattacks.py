@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from bench.attacks.core.draws import Draws
 from bench.errors import BenchError, unknown
-from bench.registry import Entry, attack
+from bench.registry import AttackEntry, attack
+from bench.traits import AttackTraits
 
 
 @attack.namespace("torchattacks")
-def find(name: str) -> Entry:
+def find(name: str) -> AttackEntry:
     """The registry entry of a torchattacks class. Raises BenchError for a name it does not have."""
     import torchattacks
 
@@ -30,13 +31,13 @@ def find(name: str) -> Entry:
     parameters.pop("model")
     has_eps = parameters.pop("eps", None) is not None
     options = _with_signature([p for p in parameters.values() if p.default is not inspect.Parameter.empty])
-    return Entry(
+    return AttackEntry(
         kind="attack",
         name=f"torchattacks:{name}",
         target=_search(cls, has_eps),
         version=f"1-torchattacks-{version('torchattacks')}",
         options_of=options,
-        traits={"label": f"torchattacks:{name}" if has_eps else f"torchattacks:{name} (projected)"},
+        traits=AttackTraits(label=f"torchattacks:{name}" if has_eps else f"torchattacks:{name} (projected)"),
     )
 
 

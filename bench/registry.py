@@ -9,31 +9,33 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bench.errors import BenchError, unknown
+from bench.traits import AttackTraits, DatasetTraits, ModelTraits, ProtocolTraits, RecipeTraits
 
 Target = TypeVar("Target", bound=Callable[..., Any])
+Traits = TypeVar("Traits", ModelTraits, AttackTraits, ProtocolTraits, DatasetTraits, RecipeTraits)
 
 _OURS = "bench."
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[Traits]):
     """One registered target and what the harness must know to name, resolve and key it."""
 
     kind: str
     name: str
     target: Callable[..., Any]
+    traits: Traits
     version: int | str = 1
     group: str = ""
     eval_options: frozenset[str] = frozenset()
     options_of: Callable[..., Any] | None = None
-    traits: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -43,6 +45,11 @@ class Entry:
     @property
     def is_builtin(self) -> bool:
         return self.target.__module__.startswith(_OURS)
+
+    @property
+    def label(self) -> str:
+        """As tables print it."""
+        return getattr(self.traits, "label", "") or self.name
 
     def defaults(self) -> dict[str, Any]:
         """Every option and its default. Raises BenchError for an option without one."""
@@ -73,15 +80,6 @@ class Entry:
                 raise BenchError(f"{self.kind} '{self.name}': {error}.") from error
         return resolved
 
-    def keyed(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that results are keyed by: without those (trait `places`) that say where a file lies."""
-        return {name: value for name, value in options.items() if name not in self.traits.get("places", ())}
-
-    def strength(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that say how strong an attack is: without those (trait `engines`) that choose between codes
-        equal in outcome."""
-        return {name: value for name, value in options.items() if name not in self.traits.get("engines", ())}
-
     def implementation(self) -> str:
         """The version that keys results; for a plugin also the hash of the file that defines it."""
         if self.is_builtin:
@@ -106,19 +104,20 @@ class Entry:
             raise BenchError(f"{self.kind} '{self.name}': {name}={value!r}: {reason}.") from error
 
 
-class Registry:
+class Registry(Generic[Traits]):
     """Entries of one kind; the built-in ones are imported at the first look-up."""
 
-    def __init__(self, kind: str, builtins: str) -> None:
+    def __init__(self, kind: str, builtins: str, traits: type[Traits]) -> None:
         self.kind = kind
+        self._traits: type[Traits] = traits
         self._builtins = builtins
-        self._entries: dict[str, Entry] = {}
-        self._namespaces: dict[str, Callable[[str], Entry]] = {}
+        self._entries: dict[str, Entry[Traits]] = {}
+        self._namespaces: dict[str, Callable[[str], Entry[Traits]]] = {}
 
-    def namespace(self, prefix: str) -> Callable[[Callable[[str], Entry]], Callable[[str], Entry]]:
+    def namespace(self, prefix: str) -> Callable[[Callable[[str], Entry[Traits]]], Callable[[str], Entry[Traits]]]:
         """Decorator: names `prefix:NAME` are looked up by the function, which takes NAME."""
 
-        def register(find: Callable[[str], Entry]) -> Callable[[str], Entry]:
+        def register(find: Callable[[str], Entry[Traits]]) -> Callable[[str], Entry[Traits]]:
             self._namespaces[prefix] = find
             return find
 
@@ -142,11 +141,20 @@ class Registry:
             group: section of `[options.GROUP]` in bench.toml that sets its defaults.
             eval_options: options that leave trained weights as they are (solver tolerance, …).
             options: a callable whose parameters are the options, in place of keyword-only ones.
-            traits: whatever else the harness reads for this kind.
+            traits: what else the harness reads of this kind: the fields of its record in `bench.traits`.
+
+        Raises:
+            BenchError: a name that cannot be asked for or is taken, or an unknown trait.
         """
 
         if not name or set(name) & set(",[]+ "):
             raise BenchError(f"{self.kind} name '{name}' may not hold commas, brackets, plus or space.")
+        allowed: list[str] = [one.name for one in fields(self._traits)]
+        for trait in traits:
+            if trait not in allowed:
+                taken = ["version", "group", "eval_options", "options", *allowed]
+                raise unknown(f"keyword of the {self.kind} '{name}'", trait, taken)
+        said = self._traits(**traits)
 
         def register(target: Target) -> Target:
             old = self._entries.get(name)
@@ -158,12 +166,12 @@ class Registry:
                     f"{self.kind} '{name}' is registered twice: by {old.target.__module__} and by "
                     f"{target.__module__}. Rename one."
                 )
-            self._entries[name] = Entry(self.kind, name, target, version, group, eval_options, options, traits)
+            self._entries[name] = Entry(self.kind, name, target, said, version, group, eval_options, options)
             return target
 
         return register
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> Entry[Traits]:
         """The entry called `name`; raises BenchError with a suggestion where there is none."""
         self._load()
         prefix, colon, rest = name.partition(":")
@@ -178,7 +186,7 @@ class Registry:
         self._load()
         return [*sorted(self._entries), *(f"{prefix}:NAME" for prefix in self._namespaces)]
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Entry[Traits]]:
         self._load()
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
@@ -192,8 +200,14 @@ class Registry:
         importlib.import_module(self._builtins)
 
 
-model = Registry("model", "bench.models")
-attack = Registry("attack", "bench.attacks")
-protocol = Registry("protocol", "bench.attacks")
-dataset = Registry("data set", "bench.data")
-recipe = Registry("recipe", "bench.training")
+model = Registry("model", "bench.models", ModelTraits)
+attack = Registry("attack", "bench.attacks", AttackTraits)
+protocol = Registry("protocol", "bench.attacks", ProtocolTraits)
+dataset = Registry("data set", "bench.data", DatasetTraits)
+recipe = Registry("recipe", "bench.training", RecipeTraits)
+
+ModelEntry = Entry[ModelTraits]
+AttackEntry = Entry[AttackTraits]
+ProtocolEntry = Entry[ProtocolTraits]
+DatasetEntry = Entry[DatasetTraits]
+RecipeEntry = Entry[RecipeTraits]

@@ -1,5 +1,6 @@
 """Intervals for proportions, and whether two of them on the same examples differ."""
 
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -31,3 +32,41 @@ def mcnemar(a: NDArray[Any], b: NDArray[Any]) -> float:
         raise ValueError(f"McNemar's test pairs the same examples; got {a.shape} and {b.shape}")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """A proportion of n examples, with its 95 % Wilson interval."""
+
+    hits: int
+    n: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """In per cent."""
+        low, high = wilson(self.hits, self.n)
+        return 100 * low, 100 * high
+
+
+Interval = tuple[float, float]
+
+
+def paired_difference(lost: int, won: int, n: int) -> tuple[float, Interval]:
+    """(lost − won) / n for two verdicts on the same n examples, with its 95 % interval (Bonett & Price 2012).
+
+    Args:
+        lost: examples right by the first and wrong by the second; `won` the reverse.
+    """
+    first, second = (lost + 1) / (n + 2), (won + 1) / (n + 2)
+    centre = first - second
+    half = Z95 * sqrt((first + second - centre * centre) / (n + 2))
+    return (lost - won) / n if n else 0.0, (max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def percent(share: float) -> str:
+    """`3.2 %`."""
+    return f"{100 * share:.1f} %"

@@ -6,6 +6,9 @@ point: few examples never raise an alarm. A line at 0 means *any*: one example c
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
+
+from bench.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,16 @@ EQUILIBRIUM_TOLERANCE = 1e-3  # ‖F̂(z*)‖ / ‖z*‖ above which z* is no eq
 # Where an undefended network must be gone; other data sets have no canary.
 CANARY_RADII = {"digits": Fraction(64, 255), "mnist": Fraction(3, 10)}
 CANARY_COLOUR = Fraction(8, 255)  # CIFAR, SVHN
+
+
+Verdict = Literal["OK", "WARN", "FAIL", "n/a"]
+
+
+def verdict_of(interval: Interval, lines: Thresholds) -> tuple[Verdict, float | None]:
+    """The verdict where all of the interval must lie beyond a line, and the line that decided."""
+    low = interval[0]
+    if lines.fail is not None and low > lines.fail:
+        return "FAIL", lines.fail
+    if lines.warn is not None and low > lines.warn:
+        return "WARN", lines.warn
+    return "OK", lines.fail if lines.warn is None else lines.warn

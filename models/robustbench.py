@@ -20,7 +20,8 @@ from bench.errors import BenchError, first_line, unknown
 from bench.models.images import Images
 from bench.models.weights.read import read_tensors
 from bench.models.weights.robustbench_package import load_zoo
-from bench.registry import Entry, model
+from bench.registry import ModelEntry, model
+from bench.traits import ModelTraits
 
 Threat = Literal["Linf", "L2", "corruptions"]
 
@@ -29,7 +30,7 @@ Tables = dict[tuple[str, str], Mapping[str, Any]]
 
 
 @model.namespace("robustbench")
-def find(name: str) -> Entry:
+def find(name: str) -> ModelEntry:
     """The registry entry of a model of the zoo. Raises BenchError for an unknown name, or without the package."""
     tables = _tables(load_zoo()[0])
     names = {known for table in tables.values() for known in table}
@@ -41,12 +42,12 @@ def find(name: str) -> Entry:
         return _build(name, _dataset(name, images), threat, Path(model_dir))
 
     build.__name__ = name
-    return Entry(
+    return ModelEntry(
         kind="model",
         name=f"robustbench:{name}",
         target=build,
         version=f"1-robustbench-{version('robustbench')}",
-        traits={"pretrained": True, "places": ("model_dir",)},
+        traits=ModelTraits(pretrained=True, places=("model_dir",)),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.attacks.core.contract import Search
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import margin
-from bench.registry import Entry
+from bench.registry import AttackEntry
 
 STANDING = -1  # in `broken_by`: no stage broke the example
 
@@ -113,9 +113,9 @@ def check_budgets(**budgets: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
-def bind(entry: Entry, options: Mapping[str, Any]) -> Search:
+def bind(entry: AttackEntry, options: Mapping[str, Any]) -> Search:
     """A registered attack with its options bound; a Cascade where its trait `stages` builds them."""
-    stages, folds = entry.traits.get("stages"), entry.traits.get("folds")
+    stages, folds = entry.traits.stages, entry.traits.folds
     if not stages:
         return partial(entry.target, **options)
-    return Cascade(stages(**options), bool(entry.traits.get("warm")), bool(folds and folds(**options)))
+    return Cascade(stages(**options), entry.traits.warm, bool(folds and folds(**options)))

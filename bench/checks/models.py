@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.data.declared import load_datasets
 from bench.data.load import as_pixels
 from bench.evaluation.certificates import offers_certificate
-from bench.execution.plan import load_datasets
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights

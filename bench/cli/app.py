@@ -7,15 +7,21 @@ from typing import Annotated
 import typer
 
 from bench import __version__
-from bench.cli import commands
+from bench.cli import request
 from bench.cli.audit import audit
+from bench.cli.check import check
 from bench.cli.compact import compact
 from bench.cli.diagnose import diagnose
+from bench.cli.doctor import doctor
 from bench.cli.export import export
 from bench.cli.figure import figure
+from bench.cli.list_names import list_names
 from bench.cli.recheck import recheck
 from bench.cli.report import report
 from bench.cli.reproduce import reproduce
+from bench.cli.run import run
+from bench.cli.table import table
+from bench.cli.train import train
 from bench.cli.verify import verify
 from bench.errors import BenchError, first_line
 from bench.system.memory import prepare_memory
@@ -28,9 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("run")(commands.run)
-app.command("train")(commands.train)
-app.command("table")(commands.table)
+app.command("run")(run)
+app.command("train")(train)
+app.command("table")(table)
 app.command("export")(export)
 app.command("recheck")(recheck)
 app.command("audit")(audit)
@@ -40,9 +46,9 @@ app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.command("verify")(verify)
 app.command("compact")(compact)
-app.command("list")(commands.list_names)
-app.command("check")(commands.check)
-app.command("doctor")(commands.doctor)
+app.command("list")(list_names)
+app.command("check")(check)
+app.command("doctor")(doctor)
 
 
 def _version(asked: bool) -> None:
@@ -64,7 +70,7 @@ def main() -> None:
     """Run the program. A BenchError ends in one line on stderr and exit code 2."""
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
-        commands.debugging = True
+        request.debugging = True
     prepare_memory()
     try:
         app()
@@ -77,7 +83,7 @@ def main() -> None:
 
 
 def _end(error: BaseException, line: str, code: int) -> None:
-    if commands.debugging:
+    if request.debugging:
         traceback.print_exception(error)
     print(f"bench: {line}", file=sys.stderr)
     sys.exit(code)

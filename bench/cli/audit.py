@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import commands
-from bench.cli.commands import Format
-from bench.cli.request import Request, asked_for, run_command, unless_given
+from bench.cli import request as program
+from bench.cli.request import Format, Request, asked_for, run_command, unless_given
 from bench.errors import BenchError
 from bench.system.progress import say
 
@@ -29,7 +28,9 @@ def audit(
     from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
     from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE
-    from bench.execution.plan import Matrix, add_stored_cells, plan_matrix
+    from bench.execution.plan import plan_matrix
+    from bench.execution.plan_cells import with_stored_cells
+    from bench.execution.rows import Matrix
     from bench.execution.run import run_matrix
     from bench.settings.config import Config
     from bench.store.store import Store
@@ -53,10 +54,10 @@ def audit(
         matrix = plan_matrix(config, request.epochs, request.failures)
         store = Store(config.paths.store)
         if no_run:
-            add_stored_cells(matrix, config, pick_device(config.run.device).type)
+            matrix = with_stored_cells(matrix, config, pick_device(config.run.device).type)
         else:
             say(f"audit: protocol {protocol}")
-            store = run_matrix(matrix, config, asked_for(config), no_train=False, debug=commands.debugging)
+            matrix, store = run_matrix(matrix, config, asked_for(config), no_train=False, debug=program.debugging)
         lines[protocol] = [line for line in make_lines(matrix.rows, store, config.run.examples) if line.robust]
         failures += [
             f"{row.label} on {row.dataset}, protocol {protocol}: {row.failure}" for row in matrix.rows if row.failure
@@ -78,7 +79,7 @@ def audit(
     if format in ("terminal", "markdown"):
         typer.echo(
             "\nPer cent of the first n test images that are right, clean and under attack (L∞), with 95 % Wilson "
-            "interval.\nPaper printed: as published. WorstCase case: broken by any search of protocol adaptive at this "
+            "interval.\nPaper printed: as published. Worst case: broken by any search of protocol adaptive at this "
             "radius or a smaller\none of this command. Verdict: what `bench diagnose` reads under the paper's protocol."
         )
     if failures:

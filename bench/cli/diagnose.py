@@ -35,13 +35,14 @@ def diagnose(
     from bench.diagnostics.reading import read
     from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE, chosen
-    from bench.execution.plan import add_stored_cells, plan_matrix
+    from bench.execution.plan import plan_matrix
+    from bench.execution.plan_cells import with_stored_cells
     from bench.system.environment import pick_device
 
     diagnostics = chosen(split_list(only or ""))
     matrix = plan_matrix(merged, epochs, failures)
     check_trained(matrix, merged, epochs)
-    add_stored_cells(matrix, merged, pick_device(merged.run.device).type)
+    matrix = with_stored_cells(matrix, merged, pick_device(merged.run.device).type)
     whole, partly = len(diagnostics) == len(SUITE), f"partly diagnosed ({len(diagnostics)} of {len(SUITE)})"
     written, failed = [], []
     for row in matrix.rows:

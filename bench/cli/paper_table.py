@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from bench.cli.printing import NOTES, takes_colour
 from bench.cli.request import Request, asked_for
 from bench.evaluation.input_space import space_of
-from bench.execution.plan import add_stored_cells
+from bench.execution.plan_cells import with_stored_cells
 from bench.execution.run import run_matrix
 from bench.registry import protocol
 from bench.settings.radii import show_eps
@@ -38,12 +39,12 @@ def show_paper_table(number: int, request: Request, run: bool, form: Format, deb
     failed: list[str] = []
     if run:
         table = plan_paper_table(number, config, epochs, chosen["datasets"], chosen["models"], fetch=True)
-        run_matrix(table.matrix, config, asked_for(config), no_train=False, debug=debug)
-        failed = [row.failure for row in table.matrix.rows if row.failure]
+        filled, _ = run_matrix(table.matrix, config, asked_for(config), no_train=False, debug=debug)
+        failed = filled.failures
     table = plan_paper_table(number, config, epochs, chosen["datasets"], chosen["models"])
-    add_stored_cells(table.matrix, config, pick_device(config.run.device).type)
+    table = replace(table, matrix=with_stored_cells(table.matrix, config, pick_device(config.run.device).type))
     frame = paper_frame(table, store, config.run.examples)
-    failed += [row.failure for row in table.matrix.rows if row.failure]
+    failed += table.matrix.failures
     colour = form == "terminal" and takes_colour()
     typer.echo(render_paper(frame, form, colour), nl=False)
     if form in ("terminal", "markdown", "latex"):

@@ -12,8 +12,8 @@ from tabulate import tabulate
 
 from bench.errors import BenchError
 from bench.evaluation.input_space import Space, space_of
-from bench.execution.cost import estimate
-from bench.execution.plan import Matrix
+from bench.execution.cost import Cost
+from bench.execution.rows import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
@@ -103,10 +103,9 @@ def print_cards(matrix: Matrix, config: Config) -> None:
         typer.echo(tabulate(table, ["data set", "model", "seed", "epochs", "clean (95 %)", "checkpoint"], "plain"))
 
 
-def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
+def print_cost(costs: Sequence[Cost], matrix: Matrix, device: torch.device) -> None:
     """The table of `--dry-run`."""
-    costs = estimate(matrix, config, device)
-    cascades = sorted({plan.label for plan in matrix.attacks if plan.entry.traits.get("stages")})
+    cascades = sorted({plan.label for plan in matrix.attacks if plan.entry.traits.stages})
     table = [
         [
             cost.row.dataset,
@@ -131,7 +130,7 @@ def print_cost(matrix: Matrix, config: Config, device: torch.device) -> None:
 
 def print_names(kind: str, config: Config) -> None:
     """Registered names with their first docstring line; models with their checkpoints."""
-    registries: dict[str, Registry] = {
+    registries: dict[str, Registry[Any]] = {
         "models": model,
         "attacks": attack,
         "datasets": dataset,

@@ -19,8 +19,8 @@ def recheck(request: Request, strict: Strict = False, form: Form = "terminal") -
     from bench.evaluation.input_space import space_of
     from bench.registry import protocol
     from bench.system.environment import make_exact, pick_device
+    from bench.system.threads import threads
     from bench.tables.recheck_table import records, render
-    from bench.training.loop import threads
     from bench.verification.recheck import recheck as recheck_cell
 
     matrix, store = stored_matrix(request)

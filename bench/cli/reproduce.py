@@ -39,7 +39,7 @@ def reproduce(
     from bench.store.store import Store
     from bench.system.environment import make_exact, pick_device
     from bench.system.progress import progress, say
-    from bench.training.loop import threads
+    from bench.system.threads import threads
     from bench.verification.reproduce import ENOUGH, choose, names, only
     from bench.verification.reproduce import reproduce as compute_again
 

@@ -2,10 +2,12 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from bench.cli.options import (
     Attacks,
@@ -30,13 +32,19 @@ from bench.cli.options import (
     Workers,
     settings,
 )
+from bench.errors import BenchError
 from bench.settings.config import Config
 
 if TYPE_CHECKING:
-    from bench.execution.plan import Matrix
+    from bench.execution.rows import Matrix
     from bench.store.store import Store
 
 Command = Callable[..., None]
+Format = Annotated[
+    Literal["terminal", "markdown", "latex", "csv", "json"], typer.Option(help="How the table is written.")
+]
+
+debugging = False  # --debug was given: errors show their traceback
 
 # In the order of --help.
 _OPTIONS: dict[str, Any] = {
@@ -118,14 +126,14 @@ job_command = with_options(*(name for name in _OPTIONS if name not in _OF_RUNS |
 
 def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
     """The matrix with the cells of every row whose weights are there, and the store; computes nothing."""
-    from bench.execution.plan import add_stored_cells, plan_matrix
+    from bench.execution.plan import plan_matrix
+    from bench.execution.plan_cells import with_stored_cells
     from bench.store.store import Store
     from bench.system.environment import pick_device
 
     config = request.config
     matrix = plan_matrix(config, request.epochs, request.failures)
-    add_stored_cells(matrix, config, pick_device(config.run.device).type)
-    return matrix, Store(config.paths.store)
+    return with_stored_cells(matrix, config, pick_device(config.run.device).type), Store(config.paths.store)
 
 
 def asked_for(config: Config) -> dict[str, Any]:
@@ -139,3 +147,11 @@ def unless_given(request: Request, **run: Any) -> Request:
     return replace(
         request, config=request.config.model_copy(update={"run": request.config.run.model_copy(update=silent)})
     )
+
+
+def fail(problems: Sequence[str], plugin_failures: Sequence[str]) -> None:
+    """End a command that did all it could. Raises BenchError for what failed in it, else for plugins that did."""
+    if problems:
+        raise BenchError(" | ".join(dict.fromkeys(problems)))
+    if plugin_failures:
+        raise BenchError(f"all done, but {len(plugin_failures)} plugin(s) failed: {plugin_failures[0]}")

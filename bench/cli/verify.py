@@ -16,13 +16,13 @@ Form = Annotated[Literal["terminal", "json"], typer.Option("--format", help="How
 @with_options("dataset", "seed", "train_seed", "device", "epochs", "data_dir", "checkpoints", "config", "plugin")
 def verify(request: Request, model: Name, eps: Radius = "8", examples: Count = 200, form: Form = "terminal") -> None:
     """Check a Lyapunov model's stability claim on clean and adversarial states. Exit code 2 where it is broken."""
-    from bench.execution.plan import load_datasets
+    from bench.data.declared import load_datasets
     from bench.settings.radii import parse_eps
     from bench.settings.specs import parse_model
     from bench.system.environment import make_exact, pick_device
+    from bench.system.threads import threads
     from bench.tables.verify_table import render
     from bench.training.job import make_job
-    from bench.training.loop import threads
     from bench.verification.equilibria import verify_model
 
     config, radius, broken = request.config, parse_eps(eps), []

@@ -12,8 +12,9 @@ from torch import Tensor
 from bench.data.arrays import FIELDS, Arrays, content_hash, read_npz
 from bench.errors import BenchError, first_line
 from bench.models.images import Images
-from bench.registry import Entry
+from bench.registry import DatasetEntry
 from bench.registry import dataset as datasets
+from bench.traits import DatasetTraits
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def load(name: str, folder: Path, declared: Mapping[str, Any] | None = None) -> 
     """
     path = Path(declared["path"]) if declared else folder / f"{name}.npz"
     entry = datasets[name] if name in datasets and not declared else None
-    if path.exists() and not (entry and entry.traits.get("offline")):
+    if path.exists() and not (entry and entry.traits.offline):
         arrays = read_npz(path, name)
     elif entry:
         arrays = _registered(entry, folder)
@@ -57,12 +58,19 @@ def load(name: str, folder: Path, declared: Mapping[str, Any] | None = None) -> 
         raise BenchError(f"data set '{name}': bench.toml says it is in {path}, which does not exist.")
     else:
         arrays = _registered(datasets[name], folder)
-    traits = dict(entry.traits) if entry else dict(declared or {})
-    arrays.check(name, traits.get("classes"))
+    traits = entry.traits if entry else _declared_traits(declared or {})
+    arrays.check(name, traits.classes)
     return _dataset(name, arrays, traits)
 
 
-def _registered(entry: Entry, folder: Path) -> Arrays:
+def _declared_traits(declared: Mapping[str, Any]) -> DatasetTraits:
+    mean, std = declared.get("mean"), declared.get("std")
+    return DatasetTraits(
+        mean=tuple(mean) if mean else None, std=tuple(std) if std else None, augment=bool(declared.get("augment"))
+    )
+
+
+def _registered(entry: DatasetEntry, folder: Path) -> Arrays:
     try:
         arrays = entry.target(folder)
     except BenchError:
@@ -79,10 +87,10 @@ def _registered(entry: Entry, folder: Path) -> Arrays:
         ) from error
 
 
-def _dataset(name: str, arrays: Arrays, traits: Mapping[str, Any]) -> Dataset:
+def _dataset(name: str, arrays: Arrays, traits: DatasetTraits) -> Dataset:
     _, channels, height, width = arrays.x_train.shape
-    classes = traits.get("classes") or int(max(arrays.y_train.max(), arrays.y_test.max())) + 1
-    mean, std = traits.get("mean"), traits.get("std")
+    classes = traits.classes or int(max(arrays.y_train.max(), arrays.y_test.max())) + 1
+    mean, std = traits.mean, traits.std
     if mean is None or std is None:
         pixels = arrays.x_train.astype(np.float64) / 255
         mean = tuple(round(float(m), 4) for m in pixels.mean((0, 2, 3)))
@@ -94,7 +102,7 @@ def _dataset(name: str, arrays: Arrays, traits: Mapping[str, Any]) -> Dataset:
     return Dataset(
         name=name,
         images=Images((channels, height, width), classes, tuple(mean), tuple(std)),
-        augment=bool(traits.get("augment", False)),
+        augment=traits.augment,
         x_train=x_train[:cut],
         y_train=y_train[:cut],
         x_held_out=x_train[cut:],

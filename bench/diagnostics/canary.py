@@ -1,8 +1,9 @@
 """The undefended twin in the same code path: an attack that leaves it standing finds nothing anywhere."""
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share, percent
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share
 from bench.settings.radii import show_eps
+from bench.statistics import percent
 from bench.thresholds import CANARY
 
 

@@ -13,16 +13,17 @@ from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
 from bench.errors import BenchError
 from bench.evaluation.input_space import space_of
-from bench.execution.plan import Matrix, Row, plan_attacks
+from bench.execution.plan import plan_attacks
+from bench.execution.rows import FailedRow, Matrix, Row
 from bench.execution.sources import model_source
 from bench.execution.twins import twin_job
 from bench.execution.worker import load_model
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.store.cells import Source
+from bench.system.canonical import canonical
 from bench.thresholds import CANARY_COLOUR, CANARY_RADII
 from bench.training.checkpoint_choice import trained
-from bench.training.job import canonical
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Case:
     def identity(self) -> dict[str, Any]:
         """What determines every finding but the number of examples."""
         twin = {"architecture": self.twin[0].architecture, "weights": self.twin[1]} if self.twin else None
-        return {"cells": sorted((cell.identity for cell in self.row.cells), key=canonical), "twin": twin}
+        return {"cells": sorted((cell.identity.to_json() for cell in self.row.cells), key=canonical), "twin": twin}
 
 
 def make_case(row: Row, matrix: Matrix, config: Config) -> Case:
@@ -52,8 +53,8 @@ def make_case(row: Row, matrix: Matrix, config: Config) -> Case:
     job = twin_job(row.job, data, config)
     if job is None:
         return Case(row, data, config, None)
-    source, facts = model_source(job.label, job, data, config.paths.checkpoints)
-    return Case(row, data, config, (source, facts["weights"]))
+    found = model_source(job.label, job, data, config.paths.checkpoints)
+    return Case(row, data, config, (found.source, found.identity.weights))
 
 
 def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
@@ -63,7 +64,7 @@ def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
         epochs: from the command line, for every recipe.
     """
     for row in matrix.rows:
-        if row.job is None:
+        if isinstance(row, FailedRow):
             continue
         data, folder = matrix.data[row.dataset], config.paths.checkpoints
         own = twin_job(row.job, data, config)
@@ -86,7 +87,7 @@ def make_context(case: Case, n: int, device: torch.device) -> Context:
     """
     run, row, data = case.config.run, case.row, case.data
     assert row.job is not None
-    job, source, weights = row.job, row.cells[0].source, row.cells[0].identity["model"]["weights"]
+    job, source, weights = row.job, row.cells[0].source, row.cells[0].identity.model.weights
 
     def load(source: Source, weights: str) -> nn.Module:
         net = load_model(source, data, str(device), weights)

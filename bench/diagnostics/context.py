@@ -15,7 +15,7 @@ from bench.attacks.core.contract import Search, run_attack
 from bench.attacks.core.draws import Draws
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, in_space
-from bench.execution.plan import AttackPlan
+from bench.execution.rows import AttackPlan
 
 Rebuild = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -135,7 +135,7 @@ class Context:
         """The whole protocol at one radius; computed once. A nested attack keeps what a smaller radius broke."""
         if eps not in self._known:
             below = [radius for radius in self.radii if radius < eps]
-            nested = all(plan.entry.traits.get("nested") for plan in self.plan(eps))
+            nested = all(plan.entry.traits.nested for plan in self.plan(eps))
             self._known[eps] = self._beyond(below[-1], eps) if below and nested else self.run_protocol(self.model, eps)
         return self._known[eps]
 

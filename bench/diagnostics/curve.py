@@ -6,9 +6,9 @@ from fractions import Fraction
 import torch
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share, percent
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share
 from bench.settings.radii import show_eps
-from bench.statistics import wilson
+from bench.statistics import percent, wilson
 from bench.thresholds import FLAT_DROP, FLAT_LEFT, FLAT_RATIO, FLATNESS, LARGE_EPS_ONE, Thresholds
 
 LARGE_EXAMPLES = 100  # at ε = 1 a step of 1/255 takes hundreds of steps

@@ -10,19 +10,11 @@ from torch import Tensor
 from bench.attacks.core.cascade import bind
 from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import (
-    DiagnosticResult,
-    Evidence,
-    Symptom,
-    not_applicable,
-    of_share,
-    paired_difference,
-    percent,
-    verdict_of,
-)
-from bench.execution.plan import AttackPlan
+from bench.diagnostics.result import DiagnosticResult, Evidence, Symptom, not_applicable, of_share
+from bench.execution.rows import AttackPlan
 from bench.settings.radii import show_eps
-from bench.thresholds import CONVERGENCE, ONE_STEP
+from bench.statistics import paired_difference, percent
+from bench.thresholds import CONVERGENCE, ONE_STEP, verdict_of
 
 STEPS = 100  # at least, at the end of the ladder, and of the strong PGD
 RESTARTS = (1, 5, 10)
@@ -42,7 +34,7 @@ def _ladder(context: Context, plan: AttackPlan) -> DiagnosticResult | None:
     option = next((name for name in ("steps", "iterations") if name in plan.options), None)
     if option is None or plan.options[option] < 1:
         return None
-    limit = CASCADE_EXAMPLES if plan.entry.traits.get("stages") else context.n
+    limit = CASCADE_EXAMPLES if plan.entry.traits.stages else context.n
     rows = torch.arange(min(context.n, limit), device=context.x.device)
     counts = [int(plan.options[option])]
     while len(counts) < 2 or counts[-1] < STEPS:

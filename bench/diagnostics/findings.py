@@ -10,11 +10,11 @@ from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.stored import StoredDiagnosis, find_stored, identity_key, load_result, result_path
 from bench.diagnostics.suite import Diagnostic
 from bench.errors import BenchError
-from bench.execution.plan import Matrix, Row
+from bench.execution.rows import Matrix, Row
 from bench.settings.config import Config
+from bench.system.canonical import slug
 from bench.system.environment import describe
 from bench.system.files import under_any_model, write_json
-from bench.training.job import slug
 
 NOT_DIAGNOSED = "not diagnosed"
 ENOUGH_IMAGES = 100  # that a table's verdict rests on at least; or as many as the table has

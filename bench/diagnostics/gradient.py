@@ -10,10 +10,10 @@ from bench.attacks.core.contract import frozen
 from bench.attacks.core.losses import margin
 from bench.attacks.core.sign_ascent import input_gradient
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, Verdict, of_share, percent
+from bench.diagnostics.result import DiagnosticResult, Evidence, of_share
 from bench.errors import BenchError
-from bench.statistics import Z95, wilson
-from bench.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL
+from bench.statistics import Z95, percent, wilson
+from bench.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL, Verdict
 
 STEPS = 10  # of the path
 EXAMPLES = 100  # for float64

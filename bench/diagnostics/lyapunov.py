@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, not_applicable, of_share, percent
-from bench.statistics import wilson
+from bench.diagnostics.result import DiagnosticResult, not_applicable, of_share
+from bench.statistics import percent, wilson
 from bench.thresholds import EQUILIBRIUM_TOLERANCE, LYAPUNOV, LYAPUNOV_TOLERANCE
 
 

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from bench.attacks.core.cascade import bind
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share, percent
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share
 from bench.settings.radii import show_eps
+from bench.statistics import percent
 from bench.thresholds import MIN_BROKEN, NULL_RADIUS, ZERO_BUDGET, ZERO_GRADIENT
 
 CASCADE_EXAMPLES = 25  # a cascade spends all it has on images that never fall
@@ -17,7 +18,7 @@ CASCADE_EXAMPLES = 25  # a cascade spends all it has on images that never fall
 def zero_budget(context: Context) -> DiagnosticResult:
     """The whole attack at ε = 0 with the steps of the largest radius: no prediction may change."""
     plans = context.plan(context.largest)
-    cascade = any(plan.entry.traits.get("stages") for plan in plans)
+    cascade = any(plan.entry.traits.stages for plan in plans)
     rows = torch.arange(min(context.n, CASCADE_EXAMPLES) if cascade else context.n, device=context.x.device)
     changed = torch.zeros(len(rows), dtype=torch.bool, device=context.x.device)
     worst = 0.0
@@ -79,7 +80,7 @@ def zero_gradient(context: Context) -> DiagnosticResult:
         return not_applicable(name, f"No radius of the grid is at most {show_eps(NULL_RADIUS)}.")
     eps, results = radii[-1], []
     for plan in context.plan(eps):
-        if plan.entry.traits.get("stages"):
+        if plan.entry.traits.stages:
             continue
         still = {**plan.options, "random_start": False} if "random_start" in plan.options else plan.options
         search = bind(plan.entry, still)

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import sqrt
 from typing import Any, Literal
 
-from bench.statistics import Z95, wilson
-from bench.thresholds import Thresholds
+from bench.statistics import Interval, wilson
+from bench.thresholds import Thresholds, Verdict, verdict_of
 
-Verdict = Literal["OK", "WARN", "FAIL", "n/a"]
 Symptom = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim"]
-Interval = tuple[float, float]
 Evidence = dict[str, float | int | str]
 
 
@@ -58,16 +55,6 @@ def not_applicable(name: str, why: str, n: int = 0) -> DiagnosticResult:
     return DiagnosticResult(name, "n/a", why, n=n)
 
 
-def verdict_of(interval: Interval, lines: Thresholds) -> tuple[Verdict, float | None]:
-    """The verdict where all of the interval must lie beyond a line, and the line that decided."""
-    low = interval[0]
-    if lines.fail is not None and low > lines.fail:
-        return "FAIL", lines.fail
-    if lines.warn is not None and low > lines.warn:
-        return "WARN", lines.warn
-    return "OK", lines.fail if lines.warn is None else lines.warn
-
-
 def of_share(
     name: str,
     hits: int,
@@ -83,20 +70,3 @@ def of_share(
     interval = wilson(hits, n)
     verdict, line = verdict_of(interval, lines)
     return DiagnosticResult(name, verdict, sentence, hits / n, line, n, interval, sign, evidence or {})
-
-
-def paired_difference(lost: int, won: int, n: int) -> tuple[float, Interval]:
-    """(lost − won) / n for two verdicts on the same n examples, with its 95 % interval (Bonett & Price 2012).
-
-    Args:
-        lost: examples right by the first and wrong by the second; `won` the reverse.
-    """
-    first, second = (lost + 1) / (n + 2), (won + 1) / (n + 2)
-    centre = first - second
-    half = Z95 * sqrt((first + second - centre * centre) / (n + 2))
-    return (lost - won) / n if n else 0.0, (max(-1.0, centre - half), min(1.0, centre + half))
-
-
-def percent(share: float) -> str:
-    """`3.2 %`."""
-    return f"{100 * share:.1f} %"

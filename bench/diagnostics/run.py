@@ -9,7 +9,7 @@ from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import Diagnostic, diagnose
 from bench.system.environment import make_exact, pick_device
 from bench.system.progress import progress
-from bench.training.loop import threads
+from bench.system.threads import threads
 
 
 def run_suite(case: Case, diagnostics: Sequence[Diagnostic], arguments: Sequence[str]) -> list[DiagnosticResult]:

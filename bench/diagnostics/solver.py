@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, of_share, paired_difference, percent, verdict_of
+from bench.diagnostics.result import DiagnosticResult, Evidence, of_share
 from bench.errors import BenchError
 from bench.evaluation.input_space import in_space
-from bench.thresholds import DETERMINISM, SOLVER
+from bench.statistics import paired_difference, percent
+from bench.thresholds import DETERMINISM, SOLVER, verdict_of
 
 REPEATS = 5
 

@@ -9,8 +9,8 @@ from typing import Any
 from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import SUITE, Diagnostic
 from bench.errors import BenchError
+from bench.system.canonical import canonical
 from bench.system.files import read_json
-from bench.training.job import canonical
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from torch import nn
 
 from bench.attacks.core.cascade import bind
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, paired_difference, percent, verdict_of
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable
 from bench.settings.radii import show_eps
-from bench.thresholds import TRANSFER
+from bench.statistics import paired_difference, percent
+from bench.thresholds import TRANSFER, verdict_of
 
 
 def transfer(context: Context) -> DiagnosticResult:

@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from bench.attacks.apgd import find_views
 from bench.attacks.core.contract import ContractError
+from bench.attacks.core.views import find_views
 from bench.models.inference.folding import folded_for
 
 

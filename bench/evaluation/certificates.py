@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.attacks.core.contract import ContractError, frozen
 from bench.data.load import as_pixels
 from bench.evaluation.budget import Budget, Counted
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.models.equilibrium.work_counter import counting
 from bench.system.environment import device_of
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.registry import Entry
+from bench.registry import ProtocolEntry
 
 Space = Literal["pixel", "normalised"]
 
@@ -18,7 +18,7 @@ class Victim:
 
     Attributes:
         model: from inputs of the space to logits.
-        enter: from images in [0, 1], (N, C, H, W), to inputs of the space.
+        to_space: from images in [0, 1], (N, C, H, W), to inputs of the space.
         unit: how much of the pixel range a difference of 1 in the space is, per channel (C, 1, 1); None: all of it.
     """
 
@@ -27,9 +27,9 @@ class Victim:
     unit: Tensor | None
 
 
-def space_of(protocol: Entry) -> Space:
+def space_of(protocol: ProtocolEntry) -> Space:
     """The protocol's trait `space`; pixels where it has none."""
-    return cast(Space, protocol.traits.get("space", "pixel"))
+    return protocol.traits.space
 
 
 def in_space(model: nn.Module, space: Space) -> Victim:

@@ -1,22 +1,18 @@
 """From adversarial images to outcomes: the columns of a shard."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.attacks.core.cascade import STANDING
 from bench.attacks.core.contract import ContractError, linf
 from bench.evaluation.budget import Counted
 from bench.evaluation.input_space import Victim
+from bench.evaluation.outcomes import Outcomes
 from bench.models.equilibrium.solution_recorder import recording
 from bench.models.equilibrium.work_counter import counting
-
-# Column name to one value per example, (N,).
-Outcomes = dict[str, NDArray[Any]]
 
 
 @torch.no_grad()
@@ -68,14 +64,3 @@ def outcome_columns(
         "residual": residual,
     }
     return {"index": np.asarray(indices, np.int32)} | {name: t.cpu().numpy() for name, t in found.items()}
-
-
-def same_outcomes(a: Outcomes, b: Outcomes) -> bool:
-    """Whether two shards hold the same: verdicts to the bit, ‖δ‖∞ up to rounding; a residual at the solver's
-    tolerance is rounding."""
-    names = a.keys() - {"linf", "residual"}
-    return (
-        a.keys() == b.keys()
-        and all(a[name].tobytes() == b[name].tobytes() for name in names)
-        and np.allclose(a["linf"], b["linf"], rtol=0, atol=1e-5)
-    )

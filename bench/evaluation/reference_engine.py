@@ -16,7 +16,8 @@ from bench.attacks.core.draws import Draws
 from bench.data.load import as_pixels
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, in_space
-from bench.evaluation.judge import Outcomes, judge, outcome_columns
+from bench.evaluation.judge import judge, outcome_columns
+from bench.evaluation.outcomes import Outcomes
 from bench.models.equilibrium.work_counter import counting
 from bench.system.environment import device_of
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.attacks.apgd import find_views
 from bench.attacks.core.cascade import bind
 from bench.attacks.core.draws import Draws
+from bench.attacks.core.views import find_views
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
 from bench.evaluation.certificates import certify, offers_certificate
@@ -18,15 +18,17 @@ from bench.evaluation.input_space import Space, in_space, space_of
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import evaluate
 from bench.execution.pace import least_seconds, pace, timed_on
-from bench.execution.plan import AttackPlan, Matrix, Row, add_cells
+from bench.execution.plan_cells import ready_row
+from bench.execution.rows import AttackPlan, Matrix, PlannedRow, Row, failed
 from bench.models.images import Images
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.store.cells import SHARD
 from bench.store.store import Store
+from bench.system.threads import threads
 from bench.training.checkpoint import load_weights
 from bench.training.checkpoint_choice import trained
-from bench.training.loop import build_model, threads, training_threads
+from bench.training.loop import build_model, training_threads
 from bench.training.recipes.standard import TrainingStep
 
 PROBE = 4  # images that the attack is run on to count its forwards and backwards
@@ -45,26 +47,28 @@ class Cost:
     seconds: float
 
 
-def estimate(matrix: Matrix, config: Config, device: torch.device) -> list[Cost]:
+def estimate(matrix: Matrix, config: Config, device: torch.device) -> tuple[Matrix, list[Cost]]:
     """The cost of every row on one worker; what the store has already costs nothing.
 
     Forwards and backwards are counted on 4 images that never fall; their time, and that of a training step, is measured
-    on one batch. An untrained model is timed with its
-    initial weights, which may converge faster. A row that cannot be evaluated carries its reason.
+    on one batch. An untrained model is timed with its initial weights, which may converge faster.
+
+    Returns:
+        The matrix, rows that cannot be evaluated failed; and a cost for each of the others.
     """
-    store, costs = Store(config.paths.store), []
+    store, costs, rows = Store(config.paths.store), list[Cost](), list[Row]()
     for row in matrix.rows:
-        if row.job is None:
-            continue
-        try:
-            costs.append(_row_cost(row, matrix, config, device, store))
-        except BenchError as error:
-            row.failure = f"{row.label}: {error}"
-    return costs
+        if isinstance(row, PlannedRow):
+            try:
+                costs.append(_row_cost(row, matrix, config, device, store))
+            except BenchError as error:
+                rows.append(failed(row, f"{row.label}: {error}"))
+                continue
+        rows.append(row)
+    return matrix.with_rows(rows), costs
 
 
-def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, store: Store) -> Cost:
-    assert row.job is not None
+def _row_cost(row: PlannedRow, matrix: Matrix, config: Config, device: torch.device, store: Store) -> Cost:
     data = matrix.data[row.dataset]
     model = build_model(row.job, data).to(device)
     ready = trained(row.job, config.paths.checkpoints)
@@ -72,8 +76,8 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     training = 0.0 if ready else _training_seconds(row, data, model, device, count)
     if ready and not row.job.pretrained:
         load_weights(row.job.checkpoint(config.paths.checkpoints), model)
-    if ready and all(trained(twin, config.paths.checkpoints) for twin in row.twins.values()):
-        add_cells(row, matrix, config, device.type)
+    known = all(trained(job, config.paths.checkpoints) for job in row.jobs)
+    there = ready_row(row, matrix, config, device.type) if known else row
     model.eval()
     n = min(config.run.examples or len(data.x_test), len(data.x_test))
     shards = -(-n // SHARD)
@@ -84,8 +88,8 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     plans: list[tuple[AttackPlan, int]] = []
     for index, plan in enumerate(matrix.attacks):
         missing = (
-            store.missing(row.cells[index], config.run.examples, config.run.keep_adversarial)
-            if row.cells
+            store.missing(there.cells[index], config.run.examples, config.run.keep_adversarial)
+            if there.cells
             else range(shards)
         )
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for shard in missing)
@@ -99,7 +103,7 @@ def _row_cost(row: Row, matrix: Matrix, config: Config, device: torch.device, st
     seconds = forwards * speed.forward + backwards * (speed.gradient - speed.forward)
     if offers_certificate(model) and space == "pixel":
         untrained = [range(shards)] * len(matrix.eps)
-        todo = [store.missing(cell, config.run.examples) for cell in row.certificates] or untrained
+        todo = [store.missing(cell, config.run.examples) for cell in there.certificates] or untrained
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for missing in todo for shard in missing)
         cells, left = cells + sum(map(bool, todo)), left + sum(map(len, todo))
         forwards += images
@@ -140,14 +144,14 @@ def counts(
     in_space(model, space)
     # On normalised tensors nothing is shared (`bench.attacks.core.sign_ascent`), so that each is counted alone.
     packs = engine == "packed" and space == "pixel"
-    ascents = [plan for plan in plans if packs and "ascent" in plan.entry.traits]
+    ascents = [plan for plan in plans if packs and plan.entry.traits.ascent]
     packed = dict(zip(map(id, ascents), _of_pack(ascents, images), strict=True))
     views = tuple(find_views(model))
     return [packed[id(plan)] if id(plan) in packed else _alone(plan, images, views) for plan in plans]
 
 
 def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int]]:
-    ascents = [(plan.entry.traits["ascent"](**plan.options), float(plan.eps)) for plan in plans]
+    ascents = [(plan.entry.traits.ascent_of(plan.options), float(plan.eps)) for plan in plans]
     x, y, net = *_nothing(images), Unbreakable(images.classes, ())
     draws = partial(Draws, 0, "probe")
     try:
@@ -163,7 +167,7 @@ _known: dict[str, tuple[int, int]] = {}
 
 def _alone(plan: AttackPlan, images: Images, views: tuple[str, ...]) -> tuple[int, int]:
     """The same at every radius and for every model of these views."""
-    offered = (*views, *(["twin"] if plan.entry.traits.get("twin") else []))
+    offered = (*views, *(["twin"] if plan.entry.traits.twin else []))
     key = repr((plan.entry.name, sorted(plan.options.items()), offered, images))
     if key not in _known:
         search, draws = bind(plan.entry, plan.options), partial(Draws, 0, "probe")
@@ -181,8 +185,7 @@ def _nothing(images: Images) -> tuple[Tensor, Tensor]:
     return torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
 
 
-def _training_seconds(row: Row, data: Dataset, model: nn.Module, device: torch.device, count: int) -> float:
-    assert row.job is not None
+def _training_seconds(row: PlannedRow, data: Dataset, model: nn.Module, device: torch.device, count: int) -> float:
     job, settings = row.job, row.job.settings
     batch = min(settings["batch_size"], len(data.x_train))
     on_gpu = device.type == "cuda"

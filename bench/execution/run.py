@@ -3,17 +3,20 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from bench.data.load import Dataset
 from bench.errors import BenchError, first_line_or_traceback
 from bench.execution.forecast import Forecast
-from bench.execution.plan import Matrix, add_stored_cells
+from bench.execution.plan_cells import with_stored_cells
+from bench.execution.rows import Matrix, PlannedRow, ReadyRow, Row, failed
 from bench.execution.tasks import Task, row_tasks
 from bench.execution.worker import Setting, TaskResult, compute, start_worker
 from bench.settings.config import Config
@@ -21,9 +24,12 @@ from bench.settings.specs import parse_model
 from bench.store.store import Store
 from bench.system.environment import pick_device
 from bench.system.progress import Progress, progress, say
+from bench.system.threads import threads
 from bench.training.checkpoint_choice import exact_name, trained
-from bench.training.job import make_job
-from bench.training.loop import threads, train
+from bench.training.job import Job, make_job
+from bench.training.loop import train
+
+Submit = Callable[[Task], "Future[TaskResult]"]
 
 
 def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
@@ -33,110 +39,166 @@ def make_setting(config: Config, device: torch.device, debug: bool) -> Setting:
     return Setting(config.paths.store, config.paths.data, declared, tuple(config.plugins), str(device), keep, debug)
 
 
-def train_missing(matrix: Matrix, config: Config, device: torch.device, allowed: bool, debug: bool) -> None:
+def train_missing(matrix: Matrix, config: Config, device: torch.device, *, allowed: bool, debug: bool) -> Matrix:
     """Train the models without a checkpoint, and say so. A model that raises fails its own row alone."""
-    for row in matrix.rows:
-        jobs = [] if row.job is None else [row.job, *row.twins.values()]
-        for job in jobs:
-            if row.failure or trained(job, config.paths.checkpoints):
-                continue
-            if not allowed:
-                usual = make_job(parse_model(job.label), matrix.data[row.dataset], config, job.seed)
-                seed = f" --train-seed {job.seed}" if job.seed else ""
-                row.failure = (
-                    f"no checkpoint of {job.label} on {row.dataset}; run `python -m bench train --models "
-                    f"'{exact_name(usual, job)}' --dataset {row.dataset}{seed}`, or leave --no-train out."
-                )
-                continue
-            say(f"no checkpoint of {job.label} on {row.dataset} (seed {job.seed}): training it now")
-            try:
-                train(job, matrix.data[row.dataset], config.paths.checkpoints, device, config.train)
-            except BenchError as error:
-                row.failure = str(error)
-            except (Exception, SystemExit) as error:
-                row.failure = f"{job.label} failed in training: {first_line_or_traceback(error, debug)}."
+
+    def trained_row(row: Row) -> Row:
+        if not isinstance(row, PlannedRow):
+            return row
+        data = matrix.data[row.dataset]
+        for job in row.jobs:
+            if not trained(job, config.paths.checkpoints) and (
+                why := _train(job, data, config, device, allowed, debug)
+            ):
+                return failed(row, why)
+        return row
+
+    return matrix.with_rows([trained_row(row) for row in matrix.rows])
 
 
-def run_matrix(matrix: Matrix, config: Config, request: dict[str, Any], no_train: bool, debug: bool) -> Store:
-    """Fill the store with every cell of the matrix; rows that fail carry their reason.
+def _train(job: Job, data: Dataset, config: Config, device: torch.device, allowed: bool, debug: bool) -> str:
+    """Train one model; returns what kept it from being trained, in one line."""
+    if not allowed:
+        usual = make_job(parse_model(job.label), data, config, job.seed)
+        seed = f" --train-seed {job.seed}" if job.seed else ""
+        return (
+            f"no checkpoint of {job.label} on {data.name}; run `python -m bench train --models "
+            f"'{exact_name(usual, job)}' --dataset {data.name}{seed}`, or leave --no-train out."
+        )
+    say(f"no checkpoint of {job.label} on {data.name} (seed {job.seed}): training it now")
+    try:
+        train(job, data, config.paths.checkpoints, device, config.train)
+    except BenchError as error:
+        return str(error)
+    except (Exception, SystemExit) as error:
+        return f"{job.label} failed in training: {first_line_or_traceback(error, debug)}."
+    return ""
+
+
+def run_matrix(
+    matrix: Matrix, config: Config, request: dict[str, Any], *, no_train: bool, debug: bool
+) -> tuple[Matrix, Store]:
+    """Fill the store with every cell of the matrix.
 
     Args:
         request: what the user asked for, kept in the manifests.
+
+    Returns:
+        The matrix with its cells, or with what kept rows from having (all of) them; and the store.
     """
     device = pick_device(config.run.device)
     store = Store(config.paths.store)
-    train_missing(matrix, config, device, not no_train, debug)
-    add_stored_cells(matrix, config, device.type)
+    matrix = train_missing(matrix, config, device, allowed=not no_train, debug=debug)
+    matrix = with_stored_cells(matrix, config, device.type)
     setting = make_setting(config, device, debug)
-    tasks, rows, most = [], dict[int, int](), _workers(config.run.workers, device)
-    for row in matrix.rows:
-        theirs, rows[id(row)] = row_tasks(row, matrix, config, setting.device, store, most)
-        tasks += theirs
-    if tasks:
-        _compute_all(tasks, setting, min(most, len(tasks)))
-    for row in matrix.rows:
-        for cell in (*row.cells, *row.certificates):
-            if not store.missing(cell, config.run.examples):
-                at_most = {"rows_per_forward": rows[id(row)]} if cell.packed and rows[id(row)] else {}
-                store.finish(cell, config.run.examples, request | at_most)
-    return store
+    most = _workers(config.run.workers, device)
+    found = {
+        id(row): row_tasks(row, matrix, config, setting.device, store, most)
+        for row in matrix.rows
+        if isinstance(row, ReadyRow)
+    }
+    tasks = [task for theirs, _ in found.values() for task in theirs]
+    failures = _compute_all(tasks, setting, min(most, len(tasks))) if tasks else {}
+
+    def finished(row: Row) -> Row:
+        if not isinstance(row, ReadyRow):
+            return row
+        _finish(row, found[id(row)][1], config, request, store)
+        return replace(row, failure=failures.get(id(row), ""))
+
+    return matrix.with_rows([finished(row) for row in matrix.rows]), store
+
+
+def _finish(row: ReadyRow, at_most: int, config: Config, request: dict[str, Any], store: Store) -> None:
+    """Write the manifest of every cell that is complete."""
+    for cell in (*row.cells, *row.certificates):
+        if not store.missing(cell, config.run.examples):
+            forward = {"rows_per_forward": at_most} if cell.packed and at_most else {}
+            store.finish(cell, config.run.examples, request | forward)
 
 
 def _workers(asked: int, device: torch.device) -> int:
     return asked or (1 if device.type == "cuda" else len(os.sched_getaffinity(0)))
 
 
-def _compute_all(tasks: list[Task], setting: Setting, workers: int) -> None:
-    waiting, failed = list(tasks), set[str]()
+def _compute_all(tasks: Sequence[Task], setting: Setting, workers: int) -> Mapping[int, str]:
+    """Compute every task. Returns what failed first in a row, by the row's id."""
     forecast = Forecast([(task.kind, task.seconds) for task in tasks], workers)
     with (
         progress(len(tasks), f"attack ({workers} worker{'s' if workers > 1 else ''})") as bar,
         _pool(setting, workers) as submit,
     ):
         bar.advance(0, left=forecast.seconds())
+        computation = _Computation(submit, workers, bar, forecast)
+        waiting = list(tasks)
         while waiting:
-            busy = _pass(waiting, failed, submit, workers, bar, forecast)
+            busy = computation.try_all(waiting)
             if len(busy) == len(waiting):
                 time.sleep(1.0)  # all of what is left is in another process' hands
             waiting = busy
+    return computation.failures
 
 
-def _pass(
-    tasks: list[Task], failed: set[str], submit: Any, workers: int, bar: Progress, forecast: Forecast
-) -> list[Task]:
-    """Try every task once; returns those that have to wait. Keys of cells that failed are added to `failed`."""
-    queue = iter(tasks)
-    busy: list[Task] = []
-    running: dict[Future[TaskResult], Task] = {}
-    while True:
-        for task in queue:
-            if any(cell.key() in failed or (cell.smaller and cell.smaller.key() in failed) for cell in task.cells):
-                failed.update(cell.key() for cell in task.cells)
-                forecast.saw(task.kind, task.seconds, None)
-                bar.skip(1)
-                continue
-            running[submit(task)] = task
-            if len(running) >= workers + 1 or workers == 1:
-                break
-        if not running:
-            return busy
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            task = running.pop(future)
-            result: TaskResult = future.result()
-            if result.state == "busy":
-                busy.append(task)
-                continue
-            forecast.saw(task.kind, task.seconds, result.seconds)
-            if result.state == "failed":
-                failed.update(cell.key() for cell in task.cells)
-                task.row.failure = task.row.failure or f"{task.row.label}, {result.message}"
-                bar.skip(1)
-            else:
-                bar.advance(note=f"{task.row.label} on {task.row.dataset}", left=forecast.seconds())
+class _Computation:
+    """Tasks handed to workers, and what became of them.
+
+    Attributes:
+        failures: what failed first in a row, by the row's id.
+    """
+
+    def __init__(self, submit: Submit, workers: int, bar: Progress, forecast: Forecast) -> None:
+        self.failures: dict[int, str] = {}
+        self._submit = submit
+        self._most = workers + 1 if workers > 1 else 1
+        self._bar = bar
+        self._forecast = forecast
+        self._failed: set[str] = set()  # keys of cells
+
+    def try_all(self, tasks: Sequence[Task]) -> list[Task]:
+        """Try every task once; returns those that have to wait for another process."""
+        queue = iter(tasks)
+        busy: list[Task] = []
+        running: dict[Future[TaskResult], Task] = {}
+        while True:
+            for task in queue:
+                if self._is_hopeless(task):
+                    continue
+                running[self._submit(task)] = task
+                if len(running) >= self._most:
+                    break
+            if not running:
+                return busy
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                if not self._take(task, future.result()):
+                    busy.append(task)
+
+    def _is_hopeless(self, task: Task) -> bool:
+        """Whether one of its cells failed in another shard, or the cell that one goes on from."""
+        needed = {cell.key() for cell in task.cells} | {cell.smaller.key() for cell in task.cells if cell.smaller}
+        if not needed & self._failed:
+            return False
+        self._failed.update(cell.key() for cell in task.cells)
+        self._forecast.saw(task.kind, task.seconds, None)
+        self._bar.skip(1)
+        return True
+
+    def _take(self, task: Task, result: TaskResult) -> bool:
+        """Note how a task ended; False where another process is at it."""
+        if result.state == "busy":
+            return False
+        self._forecast.saw(task.kind, task.seconds, result.seconds)
+        if result.state == "failed":
+            self._failed.update(cell.key() for cell in task.cells)
+            self.failures.setdefault(id(task.row), f"{task.row.label}, {result.message}")
+            self._bar.skip(1)
+        else:
+            self._bar.advance(note=f"{task.row.label} on {task.row.dataset}", left=self._forecast.seconds())
+        return True
 
 
 @contextmanager
-def _pool(setting: Setting, workers: int) -> Iterator[Any]:
+def _pool(setting: Setting, workers: int) -> Iterator[Submit]:
     """Yields submit(task) -> Future; with one worker the work is done here, in this process."""
     if workers == 1:
         with threads(1):

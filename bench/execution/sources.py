@@ -1,22 +1,28 @@
 """From a trained job to where a worker finds its weights, and what of them keys a cell."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from bench.data.load import Dataset
 from bench.store.cells import Source
+from bench.store.identity import ModelIdentity
 from bench.training.checkpoint import read_card, weights_hash
 from bench.training.job import Job
 from bench.training.loop import build_model
 
 
-def model_source(
-    label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None = None
-) -> tuple[Source, dict[str, Any]]:
-    """Where a worker finds a trained model, and what of it keys a cell.
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a worker finds a trained model, and what of it keys a cell."""
+
+    source: Source
+    identity: ModelIdentity
+
+
+def model_source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None = None) -> ModelSource:
+    """The source of a job whose weights are there.
 
     Args:
         net: the model as it is built, for a caller that has it; weights that come with a model are read from it.
@@ -26,14 +32,15 @@ def model_source(
     """
     source, weights = _source(label, job, data, checkpoints, net)
     images = job.foreign.images(data.images) if job.foreign else data.images
-    return source, {
-        "architecture": job.architecture.name,
-        "implementation": job.architecture.implementation(),
-        "options": job.architecture.keyed(job.options),
-        "weights": weights,
-        "mean": images.mean,
-        "std": images.std,
-    }
+    identity = ModelIdentity(
+        architecture=job.architecture.name,
+        implementation=job.architecture.implementation(),
+        options=job.architecture.traits.keyed(job.options),
+        weights=weights,
+        mean=images.mean,
+        std=images.std,
+    )
+    return ModelSource(source, identity)
 
 
 def _source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None) -> tuple[Source, str]:

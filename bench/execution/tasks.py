@@ -7,13 +7,13 @@ from bench.evaluation.input_space import space_of
 from bench.execution.cost import PROBE, counts
 from bench.execution.forecast import Kind
 from bench.execution.pace import pace
-from bench.execution.plan import Matrix, Row
+from bench.execution.rows import Matrix, ReadyRow
 from bench.execution.worker import load_model
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.store.cells import Cell
 from bench.store.store import Store
-from bench.training.loop import threads
+from bench.system.threads import threads
 
 UNKNOWN = 0.01  # seconds per image of what was not predicted; the forecast corrects it
 TOGETHER = 4  # shards that packed cells are computed in at once, at most: what a kill can lose
@@ -30,7 +30,7 @@ class Task:
         rows: images per forward of packed cells, at most.
     """
 
-    row: Row
+    row: ReadyRow
     cells: tuple[Cell, ...]
     shards: tuple[int, ...]
     kind: Kind
@@ -39,7 +39,7 @@ class Task:
 
 
 def row_tasks(
-    row: Row, matrix: Matrix, config: Config, device: str, store: Store, workers: int
+    row: ReadyRow, matrix: Matrix, config: Config, device: str, store: Store, workers: int
 ) -> tuple[list[Task], int]:
     """What a row lacks, a nested cell behind the next smaller radius that it goes on from; and images per forward.
 
@@ -83,26 +83,26 @@ def _pieces(
     return found
 
 
-def _kind(cells: Sequence[Cell], row: Row) -> Kind:
+def _kind(cells: Sequence[Cell], row: ReadyRow) -> Kind:
     attacks = "+".join(sorted({cell.attack_label for cell in cells}))
     return (attacks, row.dataset, row.label, *(() if cells[0].packed else (str(cells[0].eps),)))
 
 
 def _predict(
-    row: Row, matrix: Matrix, config: Config, device: str, wanted: Collection[str]
+    row: ReadyRow, matrix: Matrix, config: Config, device: str, wanted: Collection[str]
 ) -> tuple[dict[str, float], int]:
     """Seconds per image of the cells with the wanted keys, as far as they can be told, and images per forward."""
     data, batch = matrix.data[row.dataset], config.run.batch_size
     first = (*row.cells, *row.certificates)[0]
     try:
         with threads(1):  # as in a worker
-            net = load_model(first.source, data, device, first.identity["model"]["weights"])
+            net = load_model(first.source, data, device, first.identity.model.weights)
             speed = pace(net, data, batch, TOGETHER * sum(cell.packed for cell in row.cells))
     except (Exception, SystemExit):
         return {}, batch  # whoever computes the cells says what is wrong with the model
     seconds = {cell.key(): speed.gradient for cell in row.certificates}
-    plans = [(cell.key(), plan) for cell, plan in zip(row.cells, matrix.attacks, strict=True) if cell.key() in wanted]
-    seconds |= {key: CASCADE * speed.gradient for key, plan in plans if plan.entry.traits.get("stages")}
+    plans = [(cell.key(), plan) for plan, cell in row.planned if cell.key() in wanted]
+    seconds |= {key: CASCADE * speed.gradient for key, plan in plans if plan.entry.traits.stages}
     counted = [(key, plan) for key, plan in plans if key not in seconds]
     space, engine = space_of(protocol[config.run.protocol]), config.run.engine
     try:

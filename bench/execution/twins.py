@@ -26,12 +26,12 @@ def twin_job(job: Job, data: Dataset, config: Config, named: str = "auto") -> Jo
     """
     if named != "auto":
         return make_job(parse_model(named), data, config, job.seed)
-    if "twin_of" in job.architecture.traits:
+    if job.architecture.traits.twin_of:
         return None
     extractor = str(job.options.get("features", "auto"))
     if extractor == "auto":
         extractor = "fc" if data.images.shape[0] == 1 else "resnet20"
-    found = [entry.name for entry in model if entry.traits.get("twin_of") == extractor]
+    found = [entry.name for entry in model if entry.traits.twin_of == extractor]
     if not found:
         raise BenchError(f"no model is registered with twin_of={extractor!r}, the extractor of '{job.label}'.")
     twin = make_job(parse_model(found[0]), data, config, job.seed)

@@ -25,7 +25,7 @@ from bench.errors import BenchError, first_line_or_traceback
 from bench.evaluation.budget import Budget
 from bench.evaluation.certificates import certify
 from bench.evaluation.input_space import space_of
-from bench.evaluation.judge import Outcomes, same_outcomes
+from bench.evaluation.outcomes import Outcomes, same_outcomes
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import SmallerRadius, evaluate
 from bench.registry import attack, model, protocol
@@ -180,7 +180,7 @@ def _evaluate(
         return [[_single(setting, store, cell, shard) for shard in shards] for cell in cells]
     cell, here = cells[0], [index for shard in shards for index in cells[0].rows(shard)]
     data, net = _data_and_model(setting, cell)
-    ascents = [(attack[one.attack].traits["ascent"](**one.attack_options), float(one.eps)) for one in cells]
+    ascents = [(attack[one.attack].traits.ascent_of(one.attack_options), float(one.eps)) for one in cells]
     kept = [list[Tensor]() for _ in cells]
     found = evaluate_packed(
         net,
@@ -221,8 +221,8 @@ def _single(setting: Setting, store: Store, cell: Cell, shard: int) -> ShardResu
         return Draws(cell.seed, data.test_hash, indices)
 
     twin = smaller_radius = None
-    if cell.twin is not None:
-        twin = load_model(cell.twin, data, setting.device, cell.identity["twin"]["weights"])
+    if cell.twin is not None and cell.identity.twin is not None:
+        twin = load_model(cell.twin, data, setting.device, cell.identity.twin.weights)
     if cell.smaller is not None:
         images = read_images(store.images_path(cell.smaller, shard), len(here))
         smaller_radius = SmallerRadius(store.read(cell.smaller, shard)[0], images)
@@ -249,7 +249,7 @@ def _single(setting: Setting, store: Store, cell: Cell, shard: int) -> ShardResu
 def _data_and_model(setting: Setting, cell: Cell) -> tuple[Dataset, nn.Module]:
     declared = setting.declared.get(cell.dataset)
     data = _cached_data(cell.dataset, setting.data, json.dumps(declared) if declared else "")
-    return data, load_model(cell.source, data, setting.device, cell.identity["model"]["weights"])
+    return data, load_model(cell.source, data, setting.device, cell.identity.model.weights)
 
 
 @lru_cache(maxsize=2)

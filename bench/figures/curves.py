@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.figures.series import Series
 from bench.figures.style import SeriesStyle, legend_columns, new_figure, series_style
 from bench.paper.load import TABLES, printed_cells
-from bench.tables.lines import Share
+from bench.statistics import Share
 
 X_LABEL = "radius ε of the L∞ ball, in 255ths of the pixel range"
 Y_LABEL = "accuracy in %"

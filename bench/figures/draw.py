@@ -1,9 +1,12 @@
 """Which models and cells a figure is made of, and under which name it is saved."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from bench.execution.plan import Matrix, Row, add_stored_cells, plan_matrix
+from bench.execution.plan import plan_matrix
+from bench.execution.plan_cells import with_stored_cells
+from bench.execution.rows import Matrix, PlannedRow, Row
 from bench.figures.curves import Points, curve_caption, figure_4, security_curves
 from bench.figures.recompute import attack_first
 from bench.figures.series import Series, make_series
@@ -17,7 +20,6 @@ from bench.store.store import Store
 from bench.system.environment import pick_device
 from bench.tables.worst_case import worst_cases
 from bench.training.checkpoint_choice import longest_trained
-from bench.training.job import canonical
 
 
 def draw(kind: str, config: Config, epochs: int | None, failures: list[str], out: Path) -> tuple[list[Path], list[str]]:
@@ -33,10 +35,9 @@ def draw(kind: str, config: Config, epochs: int | None, failures: list[str], out
         The files written, and a line for every model that a figure could not show.
     """
     matrix = plan_matrix(config, epochs, failures)
-    for row in matrix.rows:
-        if row.job is not None and epochs is None:
-            row.job = longest_trained(row.job, config.paths.checkpoints)
-    add_stored_cells(matrix, config, pick_device(config.run.device).type)
+    if epochs is None:
+        matrix = matrix.with_rows([_longest(row, config) for row in matrix.rows])
+    matrix = with_stored_cells(matrix, config, pick_device(config.run.device).type)
     paths, problems = [], []
     for dataset in matrix.data:
         rows = [row for row in matrix.rows if row.dataset == dataset]
@@ -46,6 +47,12 @@ def draw(kind: str, config: Config, epochs: int | None, failures: list[str], out
         paths += drawn
         problems += left_out
     return paths, problems
+
+
+def _longest(row: Row, config: Config) -> Row:
+    if not isinstance(row, PlannedRow):
+        return row
+    return replace(row, job=longest_trained(row.job, config.paths.checkpoints))
 
 
 def _recomputed(
@@ -117,12 +124,10 @@ def _same_model(one: StoredCell, row: Row, engine: str) -> bool:
     """Same weights and options, data, attack seed, device class and batches, under whatever name; and of two engines
     the one that is asked for."""
     wanted, identity = row.cells[0].identity, one.cell.identity
-    # One comes from JSON, which has no tuples.
-    same = all(canonical(identity[key]) == canonical(wanted[key]) for key in ("model", "data", "seed", "device"))
-    traits = attack[one.cell.attack].traits if one.cell.attack in attack else {}
-    how = identity["engine"]
-    asked = (engine_for(traits, engine), wanted["engine"]["batch"])
-    return same and not one.certificate and (how["name"], how["batch"]) == asked
+    same = (identity.place(), identity.seed) == (wanted.place(), wanted.seed)
+    known = one.cell.attack in attack
+    asked = (engine_for(attack[one.cell.attack] if known else None, engine), wanted.batch)
+    return same and not one.certificate and (identity.engine, identity.batch) == asked
 
 
 def _chosen(stored: list[StoredCell], matrix: Matrix, config: Config, protocols: list[str] | None) -> list[StoredCell]:

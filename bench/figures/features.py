@@ -11,7 +11,7 @@ from bench.figures.recompute import Attacked
 from bench.figures.style import CLASS_COLOURS, new_figure
 from bench.models.penultimate import penultimate
 from bench.settings.radii import show_eps
-from bench.tables.lines import Share
+from bench.statistics import Share
 
 PERPLEXITY = 30.0
 

@@ -11,13 +11,13 @@ from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
 from bench.evaluation.input_space import space_of
-from bench.execution.plan import AttackPlan, Row
+from bench.execution.rows import AttackPlan, Row
 from bench.execution.worker import load_model
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.store.cells import SHARD
 from bench.system.environment import make_exact, pick_device
-from bench.training.loop import threads
+from bench.system.threads import threads
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def attack_first(row: Row, plan: AttackPlan, data: Dataset, config: Config, exam
     first = row.cells[0]
     make_exact()
     with threads(1):
-        model = load_model(first.source, data, str(device), first.identity["model"]["weights"])
+        model = load_model(first.source, data, str(device), first.identity.model.weights)
         n = min(examples or len(data.x_test), len(data.x_test))
         parts = [_attack(model, plan, data, config, range(i, min(i + SHARD, n)), device) for i in range(0, n, SHARD)]
     x, adversarial, before, after = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
+from bench.statistics import Share
 from bench.store.inventory import StoredCell
-from bench.tables.lines import Share, clean_share, robust_share
-from bench.training.job import canonical
+from bench.tables.lines import clean_share, robust_share
 
 
 @dataclass
@@ -44,14 +44,14 @@ def make_series(stored: Sequence[StoredCell], examples: int) -> list[Series]:
         stored: cells, of any models, protocols and radii.
         examples: the first n test images, cells with fewer are left out; 0: all that each cell holds.
     """
-    found: dict[tuple[str, ...], Series] = {}
+    found: dict[tuple[object, ...], Series] = {}
     # Of one radius under several chains of smaller ones, the longest chain has broken most and comes last.
-    for one in sorted(stored, key=lambda one: len(one.cell.identity.get("chain", ()))):
+    for one in sorted(stored, key=lambda one: len(one.cell.identity.chain or ())):
         cell = one.cell
         if examples > cell.examples:
             continue
         outcomes = first(one, examples)
-        place = canonical([cell.identity[name] for name in ("model", "data", "seed", "device", "engine")])
+        place = (cell.identity.place(), cell.seed, cell.identity.engine, cell.identity.engine_version, cell.batch)
         key = (place, one.label, cell.protocol, cell.attack_label)
         series = found.setdefault(key, Series(cell.dataset, one.label, cell.protocol, cell.attack_label))
         series.points.setdefault(Fraction(0), clean_share(outcomes))

@@ -10,12 +10,14 @@ from bench.page.evidence import Diagnosis, Evidence, certified_share, diagnoses,
 from bench.paper.match import name_and_recipe, printed_of
 from bench.registry import attack, protocol
 from bench.settings.radii import show_eps
-from bench.store.cells import ENGINES, Cell, engine_for
+from bench.statistics import Share
+from bench.store.cells import Cell, engine_for
+from bench.store.identity import ENGINES
 from bench.store.inventory import StoredCell, inventory
 from bench.store.store import Store
+from bench.system.canonical import canonical
 from bench.system.files import read_json
-from bench.tables.lines import Share, clean_share, robust_share
-from bench.training.job import canonical
+from bench.tables.lines import clean_share, robust_share
 
 # Protocols that run the paper's two attacks as the paper gives them.
 OF_PAPER = ("paper", "paper-normalized")
@@ -37,22 +39,22 @@ def page_data(store: Store, checkpoints: Path) -> dict[str, Any]:
     for one in stored:
         of_model.setdefault(_model(one), []).append(one)
     found, more = diagnoses(store.folder)
-    stage_checkpoints = _Shelf()
+    index = _CellIndex()
     rows = [
-        _row(one, evidence(one, of_model[_model(one)], found), checkpoints, stage_checkpoints)
+        _row(one, evidence(one, of_model[_model(one)], found), checkpoints, index)
         for one in stored
         if not one.certificate
     ]
     return {
         "rows": rows,
-        "cells": stage_checkpoints.cells,
-        "shared": stage_checkpoints.shared,
+        "cells": index.cells,
+        "shared": index.shared,
         "protocols": {entry.name: entry.summary for entry in protocol},
         "problems": [*problems, *more],
     }
 
 
-class _Shelf:
+class _CellIndex:
     """Keys and manifests, each once, and what they have in common once."""
 
     def __init__(self) -> None:
@@ -67,7 +69,7 @@ class _Shelf:
         if key not in self._cells:
             self._cells[key] = len(self.cells)
             folder = stored.store.cell_folder(stored.cell).relative_to(stored.store.folder)
-            content = {"key": self._lean(stored.cell.identity), "manifest": self._lean(stored.manifest)}
+            content = {"key": self._lean(stored.cell.identity.to_json()), "manifest": self._lean(stored.manifest)}
             self.cells.append({"folder": folder.as_posix(), **content})
         return self._cells[key]
 
@@ -92,7 +94,7 @@ def _readable(stored: StoredCell, problems: list[str]) -> bool:
     return True
 
 
-def _row(stored: StoredCell, beside: Evidence, checkpoints: Path, stage_checkpoints: _Shelf) -> dict[str, Any]:
+def _row(stored: StoredCell, beside: Evidence, checkpoints: Path, index: _CellIndex) -> dict[str, Any]:
     cell, robust = stored.cell, robust_share(stored.outcomes)
     paper = printed_of(cell.dataset, stored.label) if cell.protocol in OF_PAPER else {}
     usual = "[" not in cell.attack_label
@@ -110,32 +112,33 @@ def _row(stored: StoredCell, beside: Evidence, checkpoints: Path, stage_checkpoi
         "epsText": show_eps(cell.eps),
         "trainSeed": cell.source.train_seed,
         "attackSeed": cell.seed,
-        "device": cell.identity["device"],
+        "device": cell.identity.device,
         "clean": _share(clean_share(stored.outcomes)),
         "paperClean": paper.get(("", Fraction(0))),
         "robust": _share(robust),
         "paper": printed,
         "difference": None if printed is None else round(robust.percent - printed, 2),
-        "cell": stage_checkpoints.place(stored),
-        **_beside(beside, stage_checkpoints),
+        "cell": index.place(stored),
+        **_beside(beside, index),
     }
 
 
 def _how(cell: Cell) -> str:
     """What tells a number from another of the same name: the radii it goes on from, and an engine other than usual."""
-    engine, traits = cell.identity["engine"], attack[cell.attack].traits if cell.attack in attack else {}
-    usual, chain = engine_for(traits, "packed"), [show_eps(Fraction(eps)) for eps in cell.identity.get("chain", ())]
-    other = (engine["name"], engine["version"]) != (usual, ENGINES[usual])
-    notes = [f"after {', '.join(chain)}" * bool(chain), f"engine {engine['name']} {engine['version']}" * other]
+    known = cell.attack in attack
+    usual, chain = engine_for(attack[cell.attack] if known else None, "packed"), cell.identity.chain or ()
+    engine, version = cell.identity.engine, cell.identity.engine_version
+    other = (engine, version) != (usual, ENGINES[usual])
+    notes = [f"after {', '.join(map(show_eps, chain))}" * bool(chain), f"engine {engine} {version}" * other]
     return ", ".join(filter(None, notes))
 
 
-def _beside(found: Evidence, stage_checkpoints: _Shelf) -> dict[str, Any]:
+def _beside(found: Evidence, index: _CellIndex) -> dict[str, Any]:
     return {
         "worst": _share(found.worst),
         "certified": _share(found.certified),
         "verdict": _verdict(found.diagnosis),
-        "behind": [{"what": what, "cell": stage_checkpoints.place(one)} for what, one in found.cells],
+        "behind": [{"what": what, "cell": index.place(one)} for what, one in found.cells],
     }
 
 
@@ -156,7 +159,7 @@ def _verdict(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
 
 def _model(stored: StoredCell) -> str:
     """Cells of the same model, data and device class have the same."""
-    return canonical([stored.cell.identity[name] for name in ("model", "data", "device")])
+    return stored.cell.identity.place()
 
 
 def _share(share: Share | None) -> dict[str, float] | None:

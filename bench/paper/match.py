@@ -6,6 +6,7 @@ from bench.errors import BenchError
 from bench.paper.load import ATTACKS, TABLES, printed_cells
 from bench.registry import model
 from bench.settings.specs import parse_model
+from bench.traits import ModelTraits
 
 
 def name_and_recipe(label: str) -> tuple[str, str]:
@@ -15,10 +16,10 @@ def name_and_recipe(label: str) -> tuple[str, str]:
     except BenchError:
         return label, "unknown"
     architecture = spec.architecture
-    traits = model[architecture.name].traits if architecture.name in model else {}
-    if traits.get("pretrained"):
+    traits = model[architecture.name].traits if architecture.name in model else ModelTraits()
+    if traits.pretrained:
         return label, "pretrained"
-    usual = str(traits.get("recipe", "standard"))
+    usual = traits.recipe
     recipe = spec.recipe.name if spec.recipe else usual
     return (str(architecture) if recipe == usual else f"{architecture}+{recipe}"), recipe
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.evaluation.certificates import CERTIFICATE
 from bench.evaluation.input_space import space_of
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.registry import attack, protocol
 from bench.store.cells import Cell, Source
+from bench.store.identity import CellIdentity
 from bench.store.store import Store
 from bench.system.files import read_json
 
@@ -63,26 +63,13 @@ def inventory(store: Store) -> tuple[list[StoredCell], list[str]]:
 
 
 def _held(folder: Path, store: Store) -> StoredCell:
-    identity, manifest = read_json(folder / "key.json"), read_json(folder / "manifest.json")
-    options = identity["attack"]["options"]
-    eps = Fraction(identity["eps"])
-    how = identity["protocol"]["name"]
-    model = identity["model"]
-    cell = Cell(
-        source=Source(str(manifest["label"]), model["architecture"], model["options"], "", int(manifest["train_seed"])),
-        dataset=str(identity["data"]["name"]),
-        examples=int(manifest["examples"]),
-        protocol=str(how),
-        attack=str(identity["attack"]["name"]),
-        attack_label=attack_label(how, identity["attack"]["name"], options, eps),
-        attack_options=options,
-        eps=eps,
-        seed=int(identity["seed"]),
-        batch=int(identity["engine"]["batch"]),
-        identity=identity,
-        certificate=identity["attack"]["name"] == CERTIFICATE,
-    )
-    return StoredCell(cell, manifest, store)
+    identity = CellIdentity.from_json(read_json(folder / "key.json"))
+    manifest = read_json(folder / "manifest.json")
+    options, attacked = dict(identity.attack_options), identity.attack
+    label = attack_label(identity.protocol, attacked, options, identity.eps)
+    model = identity.model
+    source = Source(str(manifest["label"]), model.architecture, dict(model.options), "", int(manifest["train_seed"]))
+    return StoredCell(Cell(source, identity, int(manifest["examples"]), label), manifest, store)
 
 
 def attack_label(how: str, name: str, options: dict[str, Any], eps: Fraction) -> str:
@@ -92,6 +79,6 @@ def attack_label(how: str, name: str, options: dict[str, Any], eps: Fraction) ->
     entry, planned = attack[name], protocol[how].target(eps)
     usual = {**entry.defaults(), **planned.get(name, {})}
     other = ",".join(f"{k}={v}" for k, v in sorted(options.items()) if usual.get(k) != v)
-    label = entry.traits.get("label", name)
+    label = entry.label
     control = "" if space_of(protocol[how]) == "pixel" else " (control)"
     return (f"{label}[{other}]" if other else label) + control

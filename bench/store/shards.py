@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from bench.errors import BenchError, first_line
 from bench.evaluation.budget import Budget
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.system.files import write_atomically
 
 _BUDGET, _BUDGETS = b"bench.evaluation.budget", b"bench.budgets"

@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 from bench.attacks.core.cascade import STANDING
 from bench.errors import BenchError
 from bench.evaluation.budget import Budget
-from bench.evaluation.judge import Outcomes
-from bench.store.cells import SCHEMA, Cell
+from bench.evaluation.outcomes import Outcomes
+from bench.store.cells import Cell
+from bench.store.identity import SCHEMA
 from bench.store.shards import count_together, read_shard, read_together, write_shard, write_together
 from bench.store.stage_checkpoints import StageCheckpoints
 from bench.system.environment import describe
@@ -93,7 +94,7 @@ class Store:
     def _write_identity(self, cell: Cell) -> None:
         path = self.cell_folder(cell) / "key.json"
         if not path.exists():
-            write_json(path, cell.identity)
+            write_json(path, cell.identity.to_json())
 
     def read(self, cell: Cell, shard: int) -> tuple[Outcomes, Budget]:
         """One shard's outcomes and budget. Raises BenchError for a damaged file or one of other examples."""

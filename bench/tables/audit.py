@@ -10,7 +10,8 @@ import pandas as pd
 from bench.paper.match import printed_of
 from bench.registry import attack
 from bench.settings.radii import show_eps
-from bench.tables.lines import Line, Share
+from bench.statistics import Share
+from bench.tables.lines import Line
 from bench.tables.markup import Format, Style, lay_out, style_of
 
 # Column of the audit by protocol.
@@ -106,7 +107,7 @@ def render_audits(audits: Sequence[Audit], form: Format, colour: bool = False) -
     body = []
     for audit in audits:
         numbers = [_several(audit.shares.get(protocol, {}), style) for protocol in PROTOCOLS]
-        values = [style.text(f"{attack[a].traits.get('label', a)} {value:.2f}") for a, value in audit.printed.items()]
+        values = [style.text(f"{attack[a].label} {value:.2f}") for a, value in audit.printed.items()]
         n = "" if audit.clean is None else str(audit.clean.n)
         seed = "" if audit.train_seed is None else str(audit.train_seed)
         head = [style.text(t) for t in (audit.dataset, audit.model, seed, show_eps(audit.eps), n)]

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.evaluation.budget import Budget
 from bench.evaluation.certificates import CERTIFICATE
-from bench.evaluation.judge import Outcomes
-from bench.execution.plan import Row
+from bench.evaluation.outcomes import Outcomes
+from bench.execution.rows import Row
 from bench.registry import attack
-from bench.statistics import wilson
+from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
 from bench.tables.certificate_conflicts import broken_certificates
@@ -22,24 +22,6 @@ from bench.tables.certificate_conflicts import broken_certificates
 ABSENT = "not in the store"
 
 Correct = NDArray[Any]  # bool, one per example: right, or not
-
-
-@dataclass(frozen=True)
-class Share:
-    """A proportion of n examples, with its 95 % Wilson interval."""
-
-    hits: int
-    n: int
-
-    @property
-    def percent(self) -> float:
-        return 100 * self.hits / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """In per cent."""
-        low, high = wilson(self.hits, self.n)
-        return 100 * low, 100 * high
 
 
 @dataclass
@@ -157,7 +139,7 @@ def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:
 
 def _broken_by_stage(cell: Cell, outcomes: Outcomes) -> dict[str, int]:
     """Examples by the stage that broke them first, in the stages' order; empty for an attack without stages."""
-    stages = attack[cell.attack].traits.get("stages")
+    stages = attack[cell.attack].traits.stages
     names = stages(**cell.attack_options) if stages else ()
     return {name: int(np.sum(outcomes["broken_by"] == k)) for k, name in enumerate(names)}
 

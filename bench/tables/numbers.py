@@ -6,8 +6,8 @@ from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
-from bench.statistics import mcnemar
-from bench.tables.lines import Line, Share
+from bench.statistics import Share, mcnemar
+from bench.tables.lines import Line
 
 NOISE = 0.05  # a gain whose p-value is not below is not told apart from none
 

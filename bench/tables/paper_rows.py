@@ -7,17 +7,20 @@ from typing import Any
 
 import pandas as pd
 
+from bench.data.declared import load_datasets
 from bench.data.load import Dataset
 from bench.errors import BenchError
-from bench.execution.plan import Matrix, Row, load_datasets, plan_attacks
+from bench.execution.plan import plan_attacks
+from bench.execution.rows import FailedRow, Matrix, PlannedRow, Row
 from bench.paper.load import ATTACKS, Printed, printed_cells
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.settings.radii import show_eps
 from bench.settings.specs import parse_model, unique
+from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
-from bench.tables.lines import Share, clean_share, robust_share
+from bench.tables.lines import clean_share, robust_share
 from bench.training.checkpoint_choice import cards, longest_trained, trained, training_note
 from bench.training.job import check_groups, make_job
 
@@ -77,10 +80,9 @@ def plan_paper_table(
     rows: list[Row] = []
     notes: dict[tuple[str, str], str] = {}
     for name, model in dict.fromkeys((c.dataset, c.model) for c in printed):
-        row = Row(model, name)
-        rows.append(row)
         notes[name, model] = ""
         if not fetch and not cards(config.paths.checkpoints, name):
+            rows.append(FailedRow(model, name, ""))
             continue
         try:
             if name not in data:
@@ -88,13 +90,13 @@ def plan_paper_table(
                 data |= load_datasets(config.model_copy(update={"run": alone}))
             asked = make_job(parse_model(model), data[name], config, config.run.train_seed, epochs)
         except BenchError as error:
-            row.failure = str(error)
+            rows.append(FailedRow(model, name, str(error)))
             continue
-        row.job = asked if epochs is not None else longest_trained(asked, config.paths.checkpoints)
-        row.label = row.job.label
-        if trained(row.job, config.paths.checkpoints):
-            notes[name, model] = training_note(asked, row.job)
-    return PaperTable(number, printed, Matrix(data, rows, attacks, eps), notes)
+        job = asked if epochs is not None else longest_trained(asked, config.paths.checkpoints)
+        rows.append(PlannedRow(job.label, name, job))
+        if trained(job, config.paths.checkpoints):
+            notes[name, model] = training_note(asked, job)
+    return PaperTable(number, printed, Matrix(data, tuple(rows), tuple(attacks), tuple(eps)), notes)
 
 
 def paper_frame(table: PaperTable, store: Store, examples: int) -> pd.DataFrame:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__
-from bench.execution.plan import Row
+from bench.execution.rows import Row
 from bench.registry import attack
 from bench.settings.radii import show_eps
+from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
-from bench.tables.lines import Share, clean_share, robust_share
-from bench.training.job import slug
+from bench.system.canonical import slug
+from bench.tables.lines import clean_share, robust_share
 
 
 def model_infos(row: Row, store: Store, examples: int) -> dict[Path, dict[str, Any]]:
@@ -69,7 +70,7 @@ def _info(row: Row, cells: list[Cell], store: Store, examples: int) -> dict[str,
             "input_space": "pixels in [0, 1]",
             "train_seed": row.train_seed,
             "attack_seed": first.seed,
-            "weights": first.identity["model"]["weights"],
+            "weights": first.identity.model.weights,
             "clean": _share(clean),
             "robust": [
                 {"attack": c.attack, "options": c.attack_options, "key": c.key(), **_share(s)}
@@ -84,7 +85,7 @@ def _is_autoattack(cell: Cell) -> bool:
     if (cell.protocol, cell.attack) != ("standard", "autoattack"):
         return False
     entry = attack[cell.attack]
-    return entry.strength(cell.attack_options) == entry.strength(entry.defaults())
+    return entry.traits.strength(cell.attack_options) == entry.traits.strength(entry.defaults())
 
 
 def _share(share: Share) -> dict[str, Any]:

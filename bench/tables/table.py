@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from bench.evaluation.budget import Budget
 from bench.settings.radii import show_eps
-from bench.tables.lines import Line, Share
+from bench.statistics import Share
+from bench.tables.lines import Line
 from bench.tables.markup import Format, Style, lay_out, rank_mark, style_of
 from bench.tables.numbers import Number, gain, number, over_seeds, rival
 

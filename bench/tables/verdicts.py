@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
-from bench.execution.plan import Matrix
+from bench.execution.rows import Matrix
 from bench.settings.config import Config
 from bench.tables.lines import Line
 

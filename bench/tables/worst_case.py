@@ -8,10 +8,11 @@ import numpy as np
 
 from bench.evaluation.input_space import space_of
 from bench.registry import attack, protocol
+from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.inventory import StoredCell
-from bench.tables.lines import Share, robust_right
-from bench.training.job import canonical
+from bench.system.canonical import canonical
+from bench.tables.lines import robust_right
 
 # Protocols strong enough to speak of a worst case, once one of them has run unreduced at the radius.
 STRONG = ("adaptive", "standard")
@@ -63,10 +64,10 @@ def unreduced(cell: Cell) -> bool:
     if cell.attack not in planned:
         return False
     entry = attack[cell.attack]
-    wanted = entry.strength(entry.resolve(planned[cell.attack]))
-    return canonical(wanted) == canonical(entry.strength(cell.attack_options))
+    wanted = entry.traits.strength(entry.resolve(planned[cell.attack]))
+    return canonical(wanted) == canonical(entry.traits.strength(cell.attack_options))
 
 
 def _place(cell: Cell) -> str:
     """Model, data, device and attack seed. Not the batches: their size makes no other model."""
-    return canonical([cell.identity[name] for name in ("model", "data", "device", "seed")])
+    return canonical([cell.identity.place(), cell.seed])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.models.images import Images
 from bench.models.weights.read import read_tensors
-from bench.registry import Entry
+from bench.registry import ModelEntry
 from bench.settings.config import UserModel
 from bench.training.checkpoint import fit_state, weights_hash
 
@@ -69,7 +69,7 @@ def declared_checkpoint(name: str, declared: UserModel | None, images: Images) -
     return Foreign(str(path), tuple(mean), tuple(std))
 
 
-def fill_foreign(model: nn.Module, foreign: Foreign, entry: Entry) -> str:
+def fill_foreign(model: nn.Module, foreign: Foreign, entry: ModelEntry) -> str:
     """Fill a model, built for `foreign.images(…)`, with the checkpoint; returns the weights' hash.
 
     Raises:
@@ -101,10 +101,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _in_our_names(state: dict[str, Tensor], model: nn.Module, entry: Entry) -> dict[str, Tensor]:
+def _in_our_names(state: dict[str, Tensor], model: nn.Module, entry: ModelEntry) -> dict[str, Tensor]:
     """The state with the keys of our model, as far as they can be told, behind the model's own normalisation."""
     wanted = model.state_dict()
-    rename = entry.traits.get("rename", lambda key: key if key in wanted else f"body.{key}")
+    rename = entry.traits.rename or (lambda key: key if key in wanted else f"body.{key}")
     if not any(key in wanted for key in state):
         state = {(rename(key) if rename(key) in wanted else key): value for key, value in state.items()}
     ours = {key: value for key, value in wanted.items() if key.startswith("normalize.")}

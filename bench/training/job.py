@@ -1,8 +1,6 @@
 """A training job: everything that determines the weights, under one hash, and the files it leaves."""
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Any
 from bench.data.load import Dataset
 from bench.errors import BenchError, unknown
 from bench.models.images import Images
-from bench.registry import Entry, model, recipe
+from bench.registry import ModelEntry, RecipeEntry, model, recipe
 from bench.settings.config import Config, Train
 from bench.settings.specs import ModelSpec, Spec, parse_model
+from bench.system.canonical import canonical, slug
 from bench.training.external_weights import Foreign, declared_checkpoint
 
 _SETTINGS: dict[str, type] = {
@@ -42,9 +41,9 @@ class Job:
     """
 
     label: str
-    architecture: Entry
+    architecture: ModelEntry
     options: Mapping[str, Any]
-    recipe: Entry
+    recipe: RecipeEntry
     recipe_options: Mapping[str, Any]
     settings: Mapping[str, Any]
     dataset: str
@@ -57,7 +56,7 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What the weights depend on; evaluation options do not enter."""
-        options = self.architecture.keyed(self.options)
+        options = self.architecture.traits.keyed(self.options)
         kept = {k: v for k, v in options.items() if k not in self.architecture.eval_options}
         return {
             "architecture": self.architecture.name,
@@ -79,7 +78,7 @@ class Job:
     @property
     def pretrained(self) -> bool:
         """Whether the weights come with the model, so that no recipe is run."""
-        return self.foreign is not None or bool(self.architecture.traits.get("pretrained"))
+        return self.foreign is not None or self.architecture.traits.pretrained
 
     def training_options(self) -> dict[str, Any]:
         """The options to train with: those of evaluation at their defaults.
@@ -100,16 +99,6 @@ class Job:
         return folder / self.dataset / f"{slug(name)}-seed{self.seed}-{self.digest()[:10]}.safetensors"
 
 
-def canonical(content: Any) -> str:
-    """JSON with one spelling: keys sorted, no spaces."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-
-def slug(name: str) -> str:
-    """A name as part of a path, at most 80 characters."""
-    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_")[:80]
-
-
 def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: int | None = None) -> Job:
     """Resolve a model's name against registry, bench.toml and data set.
 
@@ -122,10 +111,10 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     entry, options = resolve_model(spec, config)
     name = spec.architecture.name
     foreign = declared_checkpoint(name, config.models.get(name), data.images)
-    if spec.recipe and (foreign or entry.traits.get("pretrained")):
+    if spec.recipe and (foreign or entry.traits.pretrained):
         where = " from bench.toml" if foreign else ""
         raise BenchError(f"model '{name}' comes with its weights{where}; it takes no recipe '{spec.recipe}'.")
-    named = spec.recipe or Spec(entry.traits.get("recipe", "standard"))
+    named = spec.recipe or Spec(entry.traits.recipe)
     how = recipe[named.name]
     settings = _settings(config.train, how, data.name, epochs)
     own: dict[str, str] = {}
@@ -137,7 +126,7 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
         else:
             raise unknown(f"option of recipe '{how.name}'", key, [*_SETTINGS, *how.defaults()])
     resolved = how.resolve(own)
-    needed = {option: parse_model(resolved[option]) for option in how.traits.get("sources", ())}
+    needed = {option: parse_model(resolved[option]) for option in how.traits.sources}
     sources = {option: make_job(source, data, config, seed, epochs) for option, source in needed.items()}
     return Job(
         label=str(spec),
@@ -156,7 +145,7 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     )
 
 
-def resolve_model(spec: ModelSpec, config: Config) -> tuple[Entry, dict[str, Any]]:
+def resolve_model(spec: ModelSpec, config: Config) -> tuple[ModelEntry, dict[str, Any]]:
     """The architecture and all its options: defaults, then [options.GROUP], then [models.NAME], then the brackets."""
     name, given = spec.architecture.name, dict(spec.architecture.options)
     declared = config.models.get(name)
@@ -192,7 +181,7 @@ def _check_group(group: str, options: Mapping[str, Any]) -> None:
             raise BenchError(f"bench.toml [options.{group}]: {unknown('key', option, shared)}")
 
 
-def _settings(train: Train, how: Entry, dataset: str, epochs: int | None) -> dict[str, Any]:
+def _settings(train: Train, how: RecipeEntry, dataset: str, epochs: int | None) -> dict[str, Any]:
     fallback = train.epochs.get("default", 50)
     settings = {
         "epochs": train.epochs.get(dataset, fallback),
@@ -202,7 +191,7 @@ def _settings(train: Train, how: Entry, dataset: str, epochs: int | None) -> dic
         "grad_clip": train.grad_clip,
         "augment": train.augment,
         "autocast": train.autocast,
-        **how.traits.get("settings", {}),
+        **how.traits.settings,
     }
     return settings if epochs is None else {**settings, "epochs": epochs}
 

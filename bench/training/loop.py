@@ -9,8 +9,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from torch import Tensor, nn
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
 from bench.models.images import Images
-from bench.registry import Entry
+from bench.registry import ModelEntry
 from bench.settings.config import Train
 from bench.statistics import wilson
 from bench.system.environment import describe, make_exact
 from bench.system.files import make_folder, write_atomically, write_json
 from bench.system.progress import progress
+from bench.system.threads import threads
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
 from bench.training.external_weights import fill_foreign
@@ -46,7 +46,7 @@ def build_model(job: Job, data: Dataset) -> nn.Module:
     return model
 
 
-def initial_model(architecture: Entry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
+def initial_model(architecture: ModelEntry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
     """What the architecture's factory makes under the seed. Raises BenchError where it raises or makes no Module."""
     # One thread: the orthogonal layer's initial weights differ in their last bits with several.
     with torch.random.fork_rng(devices=[]), threads(1):
@@ -75,7 +75,7 @@ def train(job: Job, data: Dataset, folder: Path, device: torch.device, config: T
     with FileLock(path.with_suffix(".lock")):
         if not (path.exists() and card_path(path).exists()):
             make_exact()
-            prepare, notes = job.recipe.traits.get("prepare"), {}
+            prepare, notes = job.recipe.traits.prepare, {}
             if prepare:
                 data, notes = prepare(job, data, folder, device, config)
             run = _Run(job, data, path, device, config.save_seconds, notes)
@@ -88,17 +88,6 @@ def training_threads(model: nn.Module) -> int:
     """One for a model without convolutions, whose small products are slower on several; else one per core."""
     convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
     return len(os.sched_getaffinity(0)) if convolutional else 1
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch's threads on the CPU while the block runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Run:
@@ -181,7 +170,7 @@ class _Run:
         self.correct += int((logits[-1].argmax(1) == y).sum())
 
     def _rate(self) -> float:
-        schedule: Schedule = self.job.recipe.traits.get("schedule", cosine)
+        schedule: Schedule = self.job.recipe.traits.schedule or cosine
         return float(self.job.settings["lr"]) * schedule(self.step, self.steps)
 
     def _end_epoch(self, epoch: int) -> None:

@@ -18,16 +18,15 @@ from torch.nn.utils import parametrize
 
 from bench.attacks.core.contract import TOLERANCE
 from bench.data.load import Dataset
-from bench.diagnostics.result import Verdict, verdict_of
 from bench.errors import BenchError
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.execution.worker import load_model
 from bench.registry import model
 from bench.statistics import wilson
 from bench.store.adversarial_images import read_images
 from bench.store.cells import Cell
 from bench.store.store import Store
-from bench.thresholds import SOLVER
+from bench.thresholds import SOLVER, Verdict, verdict_of
 
 TIGHTER = 100
 _SOLVERS = ("broyden", "anderson", "fixed-point")
@@ -129,7 +128,7 @@ def _takes(cell: Cell, solver: str) -> bool:
 
 def _load(cell: Cell, variant: Variant, data: Dataset, device: str) -> nn.Module:
     source = replace(cell.source, options={**cell.source.options, **variant.options})
-    net = load_model(source, data, device, cell.identity["model"]["weights"])
+    net = load_model(source, data, device, cell.identity.model.weights)
     return net if variant.dtype == torch.float32 else copy.deepcopy(net).to(variant.dtype)
 
 

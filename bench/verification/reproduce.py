@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy as np
 
 from bench.errors import BenchError, unknown
 from bench.evaluation.certificates import CERTIFICATE, IMPLEMENTATION
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.execution.worker import Setting, compute
-from bench.registry import attack, model, protocol
+from bench.registry import Registry, attack, model, protocol
 from bench.settings.specs import ModelSpec, Spec, parse_model
-from bench.store.cells import ENGINES, SHARD, Cell, Source
+from bench.statistics import Share
+from bench.store.cells import SHARD, Cell, Source
+from bench.store.identity import ENGINES, CellIdentity, ModelIdentity
 from bench.store.inventory import StoredCell
 from bench.store.store import Store
-from bench.tables.lines import Share
 from bench.training.checkpoint_choice import cards
 
 ENOUGH = 0.99  # share of images that must come out alike: other hardware rounds differently
@@ -114,22 +114,18 @@ def _compare(stored: Outcomes, again: Outcomes, examples: int) -> Share:
     return Share(int(same.sum()), len(same))
 
 
-def _obstacle(identity: dict[str, Any]) -> str:
+def _obstacle(identity: CellIdentity) -> str:
     """Why the code at hand cannot compute the cell: another version of a piece, or one that is not there."""
-    pieces: list[tuple[str, str, Any, str]] = [
-        ("model", identity["model"]["architecture"], model, identity["model"]["implementation"])
+    pieces: list[tuple[str, str, Registry[Any], str]] = [
+        ("model", one.architecture, model, one.implementation) for one in (identity.model, identity.twin) if one
     ]
-    if "twin" in identity:
-        pieces.append(("model", identity["twin"]["architecture"], model, identity["twin"]["implementation"]))
-    if identity["attack"]["name"] == CERTIFICATE:
-        if identity["attack"]["implementation"] != IMPLEMENTATION:
-            return "its certificate was computed by another version"
-    else:
-        for kind, registry in (("protocol", protocol), ("attack", attack)):
-            pieces.append((kind, identity[kind]["name"], registry, identity[kind]["implementation"]))
-    engine = identity["engine"]
-    if ENGINES.get(engine["name"]) != engine["version"]:
-        return f"its engine, {engine['name']} {engine['version']}, is another version here"
+    if identity.attack != CERTIFICATE:
+        pieces.append(("protocol", identity.protocol, protocol, identity.protocol_implementation))
+        pieces.append(("attack", identity.attack, attack, identity.attack_implementation))
+    elif identity.attack_implementation != IMPLEMENTATION:
+        return "its certificate was computed by another version"
+    if ENGINES.get(identity.engine) != identity.engine_version:
+        return f"its engine, {identity.engine} {identity.engine_version}, is another version here"
     for kind, name, registry, version in pieces:
         if name not in registry:
             return f"{kind} '{name}' is not registered here (a plugin?)"
@@ -140,33 +136,31 @@ def _obstacle(identity: dict[str, Any]) -> str:
 
 def _with_weights(cell: Cell, checkpoints: Path) -> Cell:
     """The cell with the places of its weights, and of its twin's. Raises BenchError where they are not there."""
-    twin = cell.identity.get("twin")
+    twin = cell.identity.twin
     return replace(
         cell,
-        source=_source(cell.identity["model"], cell.source, cell.dataset, checkpoints),
+        source=_source(cell.identity.model, cell.source, cell.dataset, checkpoints),
         twin=_source(twin, None, cell.dataset, checkpoints) if twin else None,
-        nested="chain" in cell.identity,
     )
 
 
-def _source(facts: dict[str, Any], known: Source | None, dataset: str, checkpoints: Path) -> Source:
+def _source(facts: ModelIdentity, known: Source | None, dataset: str, checkpoints: Path) -> Source:
     for path, card in cards(checkpoints, dataset):
-        if card.get("weights") == facts["weights"]:
+        if card.get("weights") == facts.weights:
             label = known.label if known else str(card["label"])
-            return Source(label, facts["architecture"], facts["options"], str(path), int(card["seed"]))
-    raise BenchError(f"no checkpoint in {checkpoints / dataset} has its weights ({facts['weights'][:12]}…)")
+            return Source(label, facts.architecture, dict(facts.options), str(path), int(card["seed"]))
+    raise BenchError(f"no checkpoint in {checkpoints / dataset} has its weights ({facts.weights[:12]}…)")
 
 
 def _chain(cell: Cell) -> list[Cell]:
     """The cell behind those that it goes on from, smallest radius first."""
+    below = cell.identity.chain
+    if below is None:
+        return [cell]
     links: list[Cell] = []
-    radii = [*cell.identity.get("chain", []), cell.identity["eps"]]
-    for position, radius in enumerate(radii):
-        identity = {**cell.identity, "eps": radius}
-        if "chain" in identity:
-            identity["chain"] = radii[:position]
-        smaller = links[-1] if links else None
-        links.append(replace(cell, eps=Fraction(radius), identity=identity, smaller=smaller))
+    for position, radius in enumerate((*below, cell.eps)):
+        identity = replace(cell.identity, eps=radius, chain=below[:position])
+        links.append(replace(cell, identity=identity, smaller=links[-1] if links else None))
     return links
 
 

@@ -16,7 +16,7 @@ from bench.attacks.core.contract import ContractError, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.reference_engine import evaluate
 from bench.registry import attack
 from tests.conftest import Trained

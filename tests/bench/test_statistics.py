@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.statistics import Z95, mcnemar, wilson
-from bench.tables.lines import Line, Share
+from bench.statistics import Z95, Share, mcnemar, wilson
+from bench.tables.lines import Line
 from bench.tables.table import render
 
 EPS = [Fraction(2, 255), Fraction(8, 255)]

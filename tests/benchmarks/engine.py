@@ -13,7 +13,7 @@ from bench.attacks.core.sign_ascent import SignAscent
 from bench.attacks.protocols import paper
 from bench.data.load import Dataset
 from bench.evaluation.budget import Budget
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.execution.pace import pace
 from bench.execution.tasks import TOGETHER
@@ -34,7 +34,7 @@ class Ran:
 def _matrix(radii: Sequence[Fraction]) -> dict[tuple[str, float], tuple[SignAscent, float]]:
     """The paper's protocol at these radii."""
     return {
-        (name, float(radius)): (attack[name].traits["ascent"](**attack[name].resolve(given)), float(radius))
+        (name, float(radius)): (attack[name].traits.ascent_of(attack[name].resolve(given)), float(radius))
         for radius in radii
         for name, given in paper(radius).items()
     }

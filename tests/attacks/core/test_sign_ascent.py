@@ -29,7 +29,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 
 def ascent(name: str, **options: object) -> SignAscent:
     entry = attack[name]
-    made: SignAscent = entry.traits["ascent"](**entry.resolve(options))
+    made: SignAscent = entry.traits.ascent_of(entry.resolve(options))
     return made
 
 

@@ -10,7 +10,7 @@ from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
 from bench.evaluation.input_space import Space
-from bench.execution.plan import AttackPlan
+from bench.execution.rows import AttackPlan
 from bench.registry import attack
 from bench.settings.config import Config
 from bench.settings.specs import parse_model

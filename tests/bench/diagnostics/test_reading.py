@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.diagnostics.reading import read
-from bench.diagnostics.result import DiagnosticResult, Symptom, Verdict, of_share, paired_difference
-from bench.thresholds import GRADIENT_DEAD, Thresholds
+from bench.diagnostics.result import DiagnosticResult, Symptom, of_share
+from bench.statistics import paired_difference
+from bench.thresholds import GRADIENT_DEAD, Thresholds, Verdict
 from tests.bench.helpers import Inside
 
 

@@ -18,7 +18,7 @@ from bench.attacks.protocols import paper
 from bench.data.load import Dataset
 from bench.evaluation.budget import Budget
 from bench.evaluation.input_space import Space
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import evaluate
 from bench.execution.tasks import TOGETHER
@@ -44,7 +44,7 @@ def both(
                  space, final=final)
         for (kind, options, eps), final in zip(PLANS, images[0], strict=True)
     ]  # fmt: skip
-    ascents = [(attack[kind].traits["ascent"](**attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
+    ascents = [(attack[kind].traits.ascent_of(attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
     packed = evaluate_packed(net, 10, ascents, x, y, range(len(x)), draws, 100, rows, space, images[1])
     return alone, packed, *images
 
@@ -75,7 +75,7 @@ def test_a_lane_at_a_time_gives_the_references_bits(digits: Dataset) -> None:
     x, index, draws = digits.x_test[:200], list(range(200)), partial(Draws, 0, digits.test_hash)
     with torch.no_grad():
         y = net(x.float() / 255).argmax(1)
-    ascents = [(attack[kind].traits["ascent"](**attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
+    ascents = [(attack[kind].traits.ascent_of(attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
     kept: list[list[Tensor]] = [[] for _ in PLANS]
     evaluate_packed(net, 10, ascents, x, y, index, draws, 100, 100, final=kept)
     for (kind, options, eps), images in zip(PLANS, kept, strict=True):
@@ -88,7 +88,7 @@ def test_a_lane_at_a_time_gives_the_references_bits(digits: Dataset) -> None:
 def test_budgets_add_up_to_what_was_spent(trained: Trained, digits: Dataset) -> None:
     net, calls = trained("deq"), list[int]()
     net.register_forward_hook(lambda module, inputs, logits: calls.append(len(logits)))
-    ascents = [(attack[kind].traits["ascent"](**attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
+    ascents = [(attack[kind].traits.ascent_of(attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
     x, y, draws = digits.x_test[:100], digits.y_test[:100], partial(Draws, 0, digits.test_hash)
     with counting() as work:
         budgets = [b for _, b in evaluate_packed(net, 10, ascents, x, y, range(100), draws, 50, 200)]

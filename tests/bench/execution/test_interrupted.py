@@ -19,7 +19,7 @@ from bench.attacks.autoattack import ATTACKS, COMPACT
 from bench.attacks.core.cascade import CascadeState, bind
 from bench.attacks.core.draws import Draws
 from bench.evaluation.budget import Budget
-from bench.evaluation.judge import Outcomes
+from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.reference_engine import NoCheckpoint, StageCheckpoint, evaluate
 from bench.registry import attack
 from bench.store.stage_checkpoints import StageCheckpoints

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.execution.plan import Matrix, Row
+from bench.execution.rows import Matrix, PlannedRow, ReadyRow
 from bench.execution.tasks import TOGETHER, _pieces, row_tasks
 from bench.settings.config import Config
 
@@ -52,6 +52,9 @@ def test_a_cell_on_its_own_is_filed_shard_by_shard(config: Config, monkeypatch: 
     cells = [cell("fgsm", True), cell("pgd", True), cell("autoattack", False)]
     store: Any = SimpleNamespace(missing=lambda *_: [0, 1, 2, 3])
     monkeypatch.setattr("bench.execution.tasks._predict", lambda *_: ({}, 8 * config.run.batch_size))
-    tasks, _ = row_tasks(Row("deq", "digits", cells=cells), Matrix({}, [], [], []), config, "cpu", store, 1)
+    job: Any = SimpleNamespace(pretrained=True)
+    attack: Any = None
+    row = ReadyRow(PlannedRow("deq", "digits", job), tuple((attack, one) for one in cells), (), "")
+    tasks, _ = row_tasks(row, Matrix({}, (), (), ()), config, "cpu", store, 1)
     found = [([cell.attack for cell in task.cells], task.shards) for task in tasks]
     assert found == [(["fgsm", "pgd"], (0, 1, 2, 3)), *((["autoattack"], (shard,)) for shard in range(4))]

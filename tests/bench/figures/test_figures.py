@@ -18,9 +18,10 @@ from bench.figures.series import Series
 from bench.figures.style import COLOURS, DASHES, MARKERS, series_style
 from bench.registry import attack as attacks
 from bench.registry import protocol as protocols
+from bench.statistics import Share
+from bench.store.identity import CellIdentity
 from bench.store.inventory import inventory
 from bench.store.store import Store
-from bench.tables.lines import Share
 from tests.bench.helpers import Inside, bench, last_line
 
 BASE = ("--models", "deq,lyadeq", "--epochs", "2", "--examples", "60")
@@ -101,11 +102,11 @@ def test_the_worst_case_is_drawn_where_a_strong_attack_ran(kind: str, folder: Pa
     one = next(one for one in inventory(store)[0] if (one.label, one.cell.attack) == ("deq", "pgd"))
     options = attacks["autoattack"].resolve(protocols["standard"].target(one.cell.eps)["autoattack"])
     identity = {
-        **one.cell.identity,
+        **one.cell.identity.to_json(),
         "protocol": {"name": "standard", "implementation": "1"},
         "attack": {"name": "autoattack", "implementation": "1", "options": options},
     }
-    cell = replace(one.cell, attack="autoattack", identity=identity)
+    cell = replace(one.cell, identity=CellIdentity.from_json(identity))
     shutil.copytree(store.cell_folder(one.cell), store.folder / cell.folder())
     (store.folder / cell.folder() / "key.json").write_text(json.dumps(identity))
     inside(folder, *command)

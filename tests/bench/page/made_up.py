@@ -11,8 +11,8 @@ import numpy as np
 from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import SUITE
 from bench.store.store import Store
+from bench.system.canonical import canonical
 from bench.system.files import write_json
-from bench.training.job import canonical
 from tests.bench.tables.stored import WRONG, N, store_cell
 
 RADII = [Fraction(n, 255) for n in (2, 4, 8)]

@@ -124,7 +124,7 @@ def test_evidence_opens_on_click_and_closes_by_escape(tab: Tab) -> None:
     assert "The paper printed 50.24 %" in text and "outside our interval" in text
     folders = tab.run("[...document.querySelectorAll('#details summary')].map(s => s.textContent)")
     assert [name.split(":")[0] for name in folders] == ["robust accuracy", *["worst case"] * 3, "certified"]
-    assert "WorstCase case 80.00 %" in text and "all 3 cells listed below" in text
+    assert "Worst case 80.00 %" in text and "all 3 cells listed below" in text
     manifest, key = tab.run(
         "[...document.querySelectorAll('#details pre')].slice(0, 2).map(p => JSON.parse(p.textContent))"
     )

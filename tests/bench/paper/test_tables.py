@@ -64,7 +64,7 @@ def test_every_row_has_a_model_an_attack_and_a_data_set() -> None:
         assert spec.architecture.name in model and not spec.architecture.options
         assert not spec.recipe or spec.recipe.name in recipe
         assert cell.dataset in dataset and cell.dataset in EPOCHS
-        assert not cell.attack or attack[ATTACKS[cell.attack]].traits["label"] == cell.attack
+        assert not cell.attack or attack[ATTACKS[cell.attack]].label == cell.attack
 
 
 def test_gains_are_differences_but_for_one() -> None:

@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.registry import Entry, Registry, attack, model
 from bench.settings.radii import parse_eps, show_eps
 from bench.settings.specs import parse_model, parse_spec, split_list
+from bench.traits import ModelTraits
 
 
 def test_lists_split_outside_brackets() -> None:
@@ -70,7 +71,7 @@ def test_options_are_converted_and_checked() -> None:
 
 
 def test_registry_refuses_collisions_and_suggests() -> None:
-    registry = Registry("thing", "bench.errors")
+    registry = Registry("thing", "bench.errors", ModelTraits)
 
     @registry("one")
     def first(*, size: int = 1) -> None:
@@ -90,7 +91,7 @@ def test_registry_refuses_collisions_and_suggests() -> None:
 
 
 def test_a_plugins_source_is_part_of_its_implementation() -> None:
-    builtin, foreign = model["deq"], Entry("model", "mine", test_radii)
+    builtin, foreign = model["deq"], Entry("model", "mine", test_radii, ModelTraits())
     assert builtin.implementation() == "1"
     assert foreign.implementation().startswith("1-") and len(foreign.implementation()) == 18
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.evaluation.budget import Budget
-from bench.evaluation.judge import Outcomes, same_outcomes
+from bench.evaluation.outcomes import Outcomes, same_outcomes
 from bench.store.inventory import inventory
 from bench.store.shards import write_together
 from bench.store.store import Store

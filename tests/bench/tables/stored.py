@@ -8,7 +8,8 @@ import numpy as np
 from bench.evaluation.budget import Budget
 from bench.registry import attack as attacks
 from bench.registry import protocol as protocols
-from bench.store.cells import Cell, Source, cell_identity
+from bench.store.cells import Cell, Source
+from bench.store.identity import ENGINES, CellIdentity, ModelIdentity
 from bench.store.store import Store
 
 N = 300  # images of a made-up test set, all of class 1; the last 10 are misclassified when clean
@@ -47,17 +48,13 @@ def store_cell(
     if options is None:
         given = planned.get(attack, {})
         options = attacks[attack].resolve(given) if attack in attacks else given
-    model = {"architecture": "deq", "implementation": "1", "options": {}, "weights": weights}
-    identity = cell_identity(
-        model=model, dataset=dataset, test_hash="h", protocol=protocol, protocol_implementation="1", attack=attack,
-        attack_implementation="1", attack_options=options, eps=eps, seed=seed, device=device,
-        engine=engine, batch=batch, chain=chain,
+    identity = CellIdentity(
+        model=ModelIdentity("deq", "1", {}, weights), dataset=dataset, test_hash="h", protocol=protocol,
+        protocol_implementation="1", attack=attack, attack_implementation="1", attack_options=options, eps=eps,
+        seed=seed, device=device, engine=engine, engine_version=ENGINES[engine], batch=batch,
+        chain=None if chain is None else tuple(map(Fraction, chain)),
     )  # fmt: skip
-    source = Source(label, "deq", {}, "", 0)
-    cell = Cell(
-        source, dataset, examples, protocol, attack, attack, options, eps, seed, batch, identity,
-        certificate=certified is not None,
-    )  # fmt: skip
+    cell = Cell(Source(label, "deq", {}, "", 0), identity, examples, attack)
     clean = np.ones(N, np.int32)
     clean[-WRONG:] = 0
     for shard in cell.shards(0):
@@ -75,4 +72,4 @@ def store_cell(
         store.write(cell, shard, columns, Budget(forwards=1))
         store.release(lock)
     store.finish(cell, 0, {"arguments": ["run"], "resolved": {}})
-    return identity
+    return identity.to_json()

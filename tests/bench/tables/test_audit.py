@@ -5,8 +5,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from bench.paper.match import name_and_recipe, printed_of
+from bench.statistics import Share
 from bench.tables.audit import make_audits, render_audits
-from bench.tables.lines import Line, Share
+from bench.tables.lines import Line
 from tests.bench.helpers import Inside
 
 EIGHT = Fraction(8, 255)

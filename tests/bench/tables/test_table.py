@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.tables.lines import Line, Share
+from bench.statistics import Share
+from bench.tables.lines import Line
 from bench.tables.numbers import gain, number, over_seeds
 from bench.tables.table import budget_lines, render
 from tests.bench.helpers import Inside, last_line

@@ -174,12 +174,15 @@ def their_vgg_keys() -> list[str]:
 def test_common_names_of_the_other_baselines_are_known(name: str, keys: list[str], digits: Dataset) -> None:
     with torch.device("meta"):
         wanted = model[name].target(digits.images).state_dict()
-    renamed = [model[name].traits["rename"](key) for key in keys]
+    rename = model[name].traits.rename
+    assert rename is not None
+    renamed = [rename(key) for key in keys]
     assert sorted(renamed) == sorted(key for key in wanted if not key.startswith("normalize."))
 
 
 def test_a_block_too_many_does_not_land_on_another_ones_place() -> None:
-    rename = model["resnet20"].traits["rename"]
+    rename = model["resnet20"].traits.rename
+    assert rename is not None
     assert rename("layer1.2.conv1.weight") == "body.0.blocks.2.conv1.weight"
     assert rename("layer1.3.conv1.weight") == "layer1.3.conv1.weight"
     assert rename("layer4.0.conv1.weight") == "layer4.0.conv1.weight"
@@ -279,7 +282,7 @@ def test_it_runs_without_training_and_its_weights_and_normalisation_key_its_cell
     def key(path: Path, **fields: Any) -> tuple[str, Any]:
         declared = declare(own, path, **fields)
         matrix = plan_matrix(declared, None, [])
-        store = run_matrix(matrix, declared, {}, no_train=True, debug=True)
+        matrix, store = run_matrix(matrix, declared, {}, no_train=True, debug=True)
         (cell,) = matrix.rows[0].cells
         assert not matrix.rows[0].failure
         return cell.key(), store.outcomes(cell, 0)
@@ -309,5 +312,5 @@ def test_a_damaged_one_fails_its_own_row_alone(
     paths = config.paths.model_copy(update={"store": tmp_path / "store", "checkpoints": tmp_path / "ck"})
     declared = declare(config.model_copy(update={"run": run, "paths": paths}), tmp_path / "x.pth")
     matrix = plan_matrix(declared, None, [])
-    run_matrix(matrix, declared, {}, no_train=False, debug=False)
+    matrix, _ = run_matrix(matrix, declared, {}, no_train=False, debug=False)
     assert "truncated or damaged" in matrix.rows[0].failure

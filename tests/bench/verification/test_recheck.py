@@ -14,7 +14,7 @@ from bench.attacks.core.contract import run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import eq14_steps, pgd
 from bench.data.load import Dataset
-from bench.execution.plan import parse_eps
+from bench.settings.radii import parse_eps
 from tests.bench.helpers import Inside, cell_folders, last_line, store_content
 
 MATRIX = ("--models", "fc-linear", "--eps", "8", "--epochs", "2", "--attacks", "pgd")

@@ -13,7 +13,8 @@ from bench.data.load import Dataset
 from bench.evaluation.reference_engine import evaluate
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.tables.lines import Share, clean_share, robust_share
+from bench.statistics import Share
+from bench.tables.lines import clean_share, robust_share
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model, train
