@@ -46,7 +46,13 @@ def test_a_cell_on_its_own_is_filed_shard_by_shard(config: Config, monkeypatch: 
 
     def cell(name: str, packed: bool) -> Any:
         return Cell(
-            name=name, packed=packed, attack=name, eps=1, smaller=None, attack_label=name, rows=lambda _: range(250)
+            name=name,
+            packed=packed,
+            attack=name,
+            eps=1,
+            smaller=None,
+            attack_label=name,
+            images_of=lambda _: range(250),
         )
 
     cells = [cell("fgsm", True), cell("pgd", True), cell("autoattack", False)]
