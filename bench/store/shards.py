@@ -17,7 +17,7 @@ from bench.evaluation.budget import Budget
 from bench.evaluation.outcomes import Outcomes
 from bench.system.files import write_atomically
 
-_BUDGET, _BUDGETS = b"bench.evaluation.budget", b"bench.budgets"
+_BUDGET, _BUDGETS = b"bench.budget", b"bench.budgets"  # in files that users have
 _FORM: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 

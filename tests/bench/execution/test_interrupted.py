@@ -151,7 +151,7 @@ def test_killed_in_square_it_goes_on_there(tmp_path: Path, inside: Inside, monke
     assert store_content(store) == store_content(calm / "results/store")
     assert not leftovers(store)
     shards = [next((folder / "results/store").rglob("*.parquet")) for folder in (calm, rough)]
-    spent = [json.loads(pq.read_schema(path).metadata[b"bench.evaluation.budget"]) for path in shards]
+    spent = [json.loads(pq.read_schema(path).metadata[b"bench.budget"]) for path in shards]
     assert spent[1]["backwards"] == spent[0]["backwards"] > 0
     assert set(np.unique(pq.read_table(shards[0])["broken_by"])) >= {-1, 0}
 
