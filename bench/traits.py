@@ -34,7 +34,7 @@ class AttackTraits:
 
     Attributes:
         label: as tables print it; the name where there is none.
-        ascent: from its options to its signed-gradient steps, for the packed engine (`attacks.core.sign_ascent`).
+        ascent: from its options to its signed-gradient steps, for the packed engine (`bench.attacks.core.sign_ascent`).
         stages: from its options to its stages by name, for an attack that is a cascade.
         warm: its stages start from the best image found so far.
         nested: an image that is broken at a smaller radius counts as broken at a larger one.

@@ -1,0 +1,1 @@
+"""What attacks are made of: contract, draws, losses, signed ascent, cascades."""

@@ -1,0 +1,1 @@
+"""A run: planned, predicted, shared out among workers and computed."""

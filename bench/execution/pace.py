@@ -42,7 +42,7 @@ def pace(model: nn.Module, data: Dataset, batch: int, ascents: int) -> Pace:
 
     Args:
         model: in eval mode.
-        batch: images of a ascent's batch, which is never cut.
+        batch: images of an ascent's batch, which is never cut.
         ascents: how many batches there are to be taken together, at most.
     """
     on_gpu = any(t.is_cuda for t in model.parameters())

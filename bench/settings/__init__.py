@@ -1,0 +1,1 @@
+"""What was asked for: bench.toml, names with options, radii, plugins."""

@@ -1,0 +1,1 @@
+"""Cells on disk: identity and key, shards of outcomes, kept images, manifests."""

@@ -1,0 +1,1 @@
+"""Stored numbers and a model's claims, looked at again."""

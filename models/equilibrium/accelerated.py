@@ -49,7 +49,7 @@ def accelerate(
         beta: mixing weight in (0, 1].
         tol: relative residual at which a sample is done.
         max_iter: evaluations of f per sample at most, ≥ 1.
-        work: what they are counted as (`models.counting`).
+        work: what they are counted as (`bench.models.equilibrium.work_counter`).
     """
     samples, blocks = len(z0), max(1, (memory + 1) // period)
     solution = Solution(

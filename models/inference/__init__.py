@@ -1,0 +1,1 @@
+"""The same function in less time, for attacks: never what decides an outcome."""

@@ -1,0 +1,1 @@
+"""The Lyapunov stability module: V, its gradient, and the projection."""

@@ -1,0 +1,1 @@
+"""Monotone layers, and proven bounds of their equilibria."""

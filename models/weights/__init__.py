@@ -1,0 +1,1 @@
+"""Weights trained elsewhere: read without running code, names mapped to ours."""
