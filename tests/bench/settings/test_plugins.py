@@ -117,6 +117,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not any(name.startswith(("models/", "attacks/")) for name in names)
     assert {"bench/paper/table1.csv", "bench/paper/inconsistencies.json", "bench/page/page.html.j2"} <= set(names)
     assert not any(name.startswith(("tests/", "results/")) for name in names)
+    assert "bench/py.typed" in names
     install(wheel, folder / "site")
     return folder / "site"
 
