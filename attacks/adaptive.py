@@ -81,20 +81,22 @@ def _member(name: str, options: Options) -> Search:
     if name == "square":
         return partial(_square, options)
     if name in OWN:
-        return partial(_own, *OWN[name], options)
-    return partial(_along, name, options)
+        loss, restart = OWN[name]
+        return partial(_own, options, loss=loss, restart=restart)
+    return partial(_along, options, name=name)
 
 
 def _own(
-    loss: LossName,
-    restart: int,
     options: Options,
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     eps: Tensor,
     draws: Draws,
+    *,
     start: Tensor,
+    loss: LossName,
+    restart: int,
 ) -> Tensor:
     """Along the model's own gradient; the margin from the best image so far, the other losses from a fresh start."""
     begin = start if loss == "margin" else random_start(x, eps, draws, restart)
@@ -103,7 +105,15 @@ def _own(
 
 
 def _along(
-    name: str, options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, start: Tensor
+    options: Options,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: Tensor,
+    draws: Draws,
+    *,
+    start: Tensor,
+    name: str,
 ) -> Tensor:
     """Along a view's gradient, first of the cross-entropy from a fresh start, then of the margin from the best
     image so far. A model without that view is left as it is."""
@@ -119,7 +129,7 @@ def _along(
 
 
 def _square(
-    options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, start: Tensor
+    options: Options, model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, start: Tensor
 ) -> Tensor:
     """Without gradients, from stripes of its own."""
     return square(model, x, y, eps, draws, queries=options.queries, restart=len(OWN) + len(VIEWS))

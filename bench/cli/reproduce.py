@@ -16,6 +16,7 @@ Minutes = Annotated[float, typer.Option(help="Leave cells out whose 250 images t
 
 
 def reproduce(
+    *,
     models: Only = None,
     dataset: Only = None,
     cells: Cells = 5,

@@ -34,8 +34,9 @@ def verify(request: Request, model: Name, eps: Radius = "8", examples: Count = 2
         )
         with threads(1):
             device = pick_device(run.device)
+            folder = config.paths.checkpoints
             result = verify_model(
-                job, undefended, data, config.paths.checkpoints, device, float(radius), examples, run.seed
+                job, undefended, data, folder, device, eps=float(radius), examples=examples, seed=run.seed
             )
         typer.echo(render(result, job.label, data.name, radius, form), nl=False)
         broken += [f"{job.label} on {data.name}: {name}" for name in result.broken("construction")]

@@ -4,7 +4,6 @@ A certificate holds against every attack of the ball, so its cell knows no proto
 """
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from bench.attacks.core.contract import ContractError, frozen
 from bench.data.load import as_pixels
+from bench.evaluation.batch import Batch, Evaluated
 from bench.evaluation.budget import Budget, Counted
-from bench.evaluation.outcomes import Outcomes
 from bench.models.equilibrium.work_counter import counting
 from bench.system.environment import device_of
 
@@ -26,17 +25,13 @@ def offers_certificate(model: nn.Module) -> bool:
     return callable(getattr(model, "certify", None))
 
 
-def certify(
-    model: nn.Module, classes: int, x: Tensor, y: Tensor, eps: float, indices: Sequence[int], batch: int
-) -> tuple[Outcomes, Budget]:
-    """Certificates of consecutive test examples, in order, and what they took.
+def certify(model: nn.Module, batch: Batch, eps: float, *, batch_size: int, classes: int) -> Evaluated:
+    """Certificates of test examples, in order, and what they took.
 
     Args:
         model: with `certify`, in eval mode, on its device.
-        x, y: uint8 images (N, C, H, W) and labels (N,), on the CPU.
         eps: L∞ radius in units of the pixel range.
-        indices: the examples' positions in the test set.
-        batch: images per batch; batches are cut at multiples of it.
+        batch_size: images per forward; batches are cut at multiples of it.
 
     Returns:
         Columns index, label, clean (prediction) and certified, each (N,): whether every image of the ball is
@@ -50,9 +45,9 @@ def certify(
     device = device_of(model)
     started = time.monotonic()
     with counting() as work, frozen(model):
-        for start in range(0, len(x), batch):
-            rows = slice(start, start + batch)
-            images, labels = as_pixels(x[rows]).to(device), y[rows].to(device)
+        for start in range(0, len(batch), batch_size):
+            rows = slice(start, start + batch_size)
+            images, labels = as_pixels(batch.x[rows]).to(device), batch.y[rows].to(device)
             with torch.no_grad():
                 clean = counted(images).argmax(1)
             proven = model.certify(images, labels, eps)  # type: ignore[operator]
@@ -61,8 +56,8 @@ def certify(
                 raise ContractError(f"the model's certify must return bool {tuple(labels.shape)}, got {got}")
             columns = {"label": labels.to(torch.int32), "clean": clean.to(torch.int32), "certified": proven.detach()}
             parts.append(
-                {"index": np.asarray(indices[rows], np.int32)} | {k: t.cpu().numpy() for k, t in columns.items()}
+                {"index": np.asarray(batch.indices[rows], np.int32)} | {k: t.cpu().numpy() for k, t in columns.items()}
             )
     budget.f_evaluations, budget.vjps = work.f_evaluations, work.vjps
     budget.seconds = time.monotonic() - started
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, budget
+    return Evaluated({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, budget)

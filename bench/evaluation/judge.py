@@ -1,6 +1,7 @@
 """From adversarial images to outcomes: the columns of a shard."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,43 +16,49 @@ from bench.models.equilibrium.solution_recorder import recording
 from bench.models.equilibrium.work_counter import counting
 
 
-@torch.no_grad()
-def judge(victim: Victim, counted: Counted, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The class predicted for each image, (N,), and its equilibrium's relative residual, NaN where there is none.
+@dataclass(frozen=True)
+class Verdict:
+    """Of each image the class predicted, and its equilibrium's relative residual, NaN where there is none; (N,)."""
 
-    A forward of its own, never a value that a search computed. Raises ContractError for logits that are not finite.
-    """
+    predicted: Tensor
+    residual: Tensor
+
+
+@torch.no_grad()
+def judge(victim: Victim, counted: Counted, images: Tensor) -> Verdict:
+    """A forward of its own, never a value that a search computed. Raises ContractError for logits not finite."""
     with recording() as solutions:
         logits = counted(images)
     if not bool(logits.isfinite().all()):
         raise ContractError("the model returned logits that are not finite")
     # A model may run a layer on parts or several views of the images; then it has to say itself what that means.
     if solutions and all(one.residual.shape == (len(images),) for one in solutions):
-        return logits.argmax(1), torch.stack([one.residual.float() for one in solutions]).amax(0)
+        return Verdict(logits.argmax(1), torch.stack([one.residual.float() for one in solutions]).amax(0))
     figures = getattr(victim.model, "diagnostics", None)
     with counting():  # not part of what the verdict costs
         residual = figures(images).get("residual") if figures else None
     if residual is None or residual.shape != (len(images),):
         residual = torch.full((len(images),), torch.nan, device=images.device)
-    return logits.argmax(1), residual.float()
+    return Verdict(logits.argmax(1), residual.float())
 
 
 def outcome_columns(
-    victim: Victim,
     x: Tensor,
     y: Tensor,
     clean: Tensor,
     attacked: Tensor,
-    adversarial: Tensor,
-    residual: Tensor,
+    verdict: Verdict,
+    *,
     indices: Sequence[int],
+    unit: Tensor | None = None,
     broken_by: Tensor | None = None,
 ) -> Outcomes:
     """Columns index, label, clean, adversarial (predictions), broken, broken_by, linf, residual, each (N,).
 
     `broken` means classified correctly when clean and wrongly when attacked; `broken_by` is the position of the
-    cascade's stage that did it, −1 elsewhere; `linf` is in pixel units.
+    cascade's stage that did it, −1 elsewhere; `linf` is in pixel units, of which a difference of 1 is `unit`.
     """
+    adversarial = verdict.predicted
     broken = (clean == y) & (adversarial != y)
     by = torch.full_like(y, STANDING) if broken_by is None else broken_by
     found = {
@@ -60,7 +67,7 @@ def outcome_columns(
         "adversarial": adversarial.to(torch.int32),
         "broken": broken,
         "broken_by": torch.where(broken, by, STANDING).to(torch.int8),
-        "linf": linf(x, attacked, victim.unit).float(),
-        "residual": residual,
+        "linf": linf(x, attacked, unit).float(),
+        "residual": verdict.residual,
     }
     return {"index": np.asarray(indices, np.int32)} | {name: t.cpu().numpy() for name, t in found.items()}

@@ -1,7 +1,7 @@
 """Many cells of one model at once: the engine of all attacks that are ascents of `bench.attacks.core.sign_ascent`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +13,10 @@ from bench.attacks.core.contract import run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.sign_ascent import SignAscent, ascend
 from bench.data.load import as_pixels
+from bench.evaluation.batch import Batch, Evaluated
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, Victim, in_space
-from bench.evaluation.judge import judge, outcome_columns
+from bench.evaluation.judge import Verdict, judge, outcome_columns
 from bench.evaluation.outcomes import Outcomes
 from bench.models.equilibrium.work_counter import counting
 from bench.system.environment import device_of
@@ -27,26 +28,24 @@ Ascents = Sequence[tuple[SignAscent, float]]
 
 def evaluate_packed(
     model: nn.Module,
-    classes: int,
     ascents: Ascents,
-    x: Tensor,
-    y: Tensor,
-    indices: Sequence[int],
-    draws: Callable[[Sequence[int]], Draws],
-    batch: int,
-    rows: int,
+    batch: Batch,
+    *,
+    classes: int,
+    batch_size: int,
+    forward_size: int,
     space: Space = "pixel",
-    final: Sequence[list[Tensor]] | None = None,
-) -> list[tuple[Outcomes, Budget]]:
-    """What `bench.evaluation.reference_engine.evaluate` gives for each ascent, faster: arguments as there, but
+    keep_images: bool = False,
+) -> list[Evaluated]:
+    """What `bench.evaluation.reference_engine.evaluate` gives for each attack, faster: arguments as there, but
 
     Args:
         ascents: the attacks, and each one's radius in units of the space.
-        rows: images per forward, at most; a ascent's batch is never cut, so less than `batch` counts as that.
-        final: per ascent, where the images that are judged go.
+        forward_size: images per forward, at most; an attack's batch is never cut, so less than `batch_size` counts as
+            that.
 
     Images that are misclassified clean are not attacked, since no attack can break them: they stand in the outcomes
-    with the clean prediction and an `linf` of 0. A gradient that several ascents share is divided among their budgets.
+    with the clean prediction and an `linf` of 0. A gradient that several attacks share is divided among their budgets.
     Gradients are those of the model's folded form (`bench.models.inference.folding`), verdicts are the model's own.
     """
     if not ascents:
@@ -56,13 +55,21 @@ def evaluate_packed(
             one
             for part in (slice(TOGETHER), slice(TOGETHER, None))
             for one in evaluate_packed(
-                model, classes, ascents[part], x, y, indices, draws, batch, rows, space, final and final[part]
+                model,
+                ascents[part],
+                batch,
+                classes=classes,
+                batch_size=batch_size,
+                forward_size=forward_size,
+                space=space,
+                keep_images=keep_images,
             )
         ]
     victim, budget, ascending = in_space(model, space), Budget(), Budget()
     counted = Counted(victim.model, budget, classes).eval()
     device = device_of(model)
     gradients, parts = np.zeros(len(ascents)), [list[Outcomes]() for _ in ascents]
+    final = [list[Tensor]() for _ in ascents]
     started = time.monotonic()
     with counting() as work, parametrize.cached():
 
@@ -70,36 +77,41 @@ def evaluate_packed(
             seconds = time.monotonic() - started
             return replace(budget, f_evaluations=work.f_evaluations, vjps=work.vjps, seconds=seconds)
 
-        for start in range(0, len(x), batch):
-            cut = slice(start, start + batch)
-            images, labels = victim.to_space(as_pixels(x[cut]).to(device)), y[cut].to(device)
-            clean, clean_residual = judge(victim, counted, images)
-            right = (clean == labels).nonzero()[:, 0]
+        for start in range(0, len(batch), batch_size):
+            cut = slice(start, start + batch_size)
+            images, labels = victim.to_space(as_pixels(batch.x[cut]).to(device)), batch.y[cut].to(device)
+            indices = batch.indices[cut]
+            calm = judge(victim, counted, images)
+            right = (calm.predicted == labels).nonzero()[:, 0]
             before = spent()
-            theirs = draws(indices[cut]).of(right.tolist())
-            attacked, took = _attack(counted.folded(images), images[right], labels[right], ascents, theirs, rows, space)
+            theirs = batch.draws(indices).of(right.tolist())
+            folded = counted.folded(images)
+            attacked, took = _attack(folded, images[right], labels[right], ascents, theirs, forward_size, space)
             ascending.add(spent().less(before))
             gradients += took
-            for number, (ascent, (predicted, residual)) in enumerate(
-                zip(attacked, _judge_each(victim, counted, attacked, rows), strict=True)
-            ):
-                whole = images.index_copy(0, right, ascent)
-                adversarial, left = clean.index_copy(0, right, predicted), clean_residual.index_copy(0, right, residual)
-                parts[number].append(
-                    outcome_columns(victim, images, labels, clean, whole, adversarial, left, indices[cut])
+            verdicts = _judge_each(victim, counted, attacked, forward_size)
+            for number, (found, verdict) in enumerate(zip(attacked, verdicts, strict=True)):
+                whole = images.index_copy(0, right, found)
+                judged = Verdict(
+                    calm.predicted.index_copy(0, right, verdict.predicted),
+                    calm.residual.index_copy(0, right, verdict.residual),
                 )
-                if final is not None:
+                parts[number].append(
+                    outcome_columns(images, labels, calm.predicted, whole, judged, indices=indices, unit=victim.unit)
+                )
+                if keep_images:
                     final[number].append(whole.cpu())
         total = spent()
     outcomes = [{name: np.concatenate([p[name] for p in part]) for name in part[0]} for part in parts]
     budgets = ascending.shared(gradients.tolist())
     for one, rest in zip(budgets, total.less(ascending).shared([1.0] * len(ascents)), strict=True):
         one.add(rest)
-    return list(zip(outcomes, budgets, strict=True))
+    images_of = [torch.cat(parts) if keep_images else None for parts in final]
+    return [Evaluated(*one) for one in zip(outcomes, budgets, images_of, strict=True)]
 
 
 def _attack(
-    model: nn.Module, x: Tensor, y: Tensor, ascents: Ascents, draws: Draws, rows: int, space: Space
+    model: nn.Module, x: Tensor, y: Tensor, ascents: Ascents, draws: Draws, forward_size: int, space: Space
 ) -> tuple[Tensor, Sequence[float]]:
     """All ascents' images, (ascents, N, C, H, W), under the contract of every attack, and what each ascent took."""
     count, took = len(ascents), [0.0] * len(ascents)
@@ -109,7 +121,7 @@ def _attack(
     def search(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
         n = len(x) // count
         each = [(ascent, radius) for (ascent, _), radius in zip(ascents, eps.split(n), strict=True)]
-        ascended = ascend(model, x[:n], y[:n], each, draws, rows=rows)
+        ascended = ascend(model, x[:n], y[:n], each, draws, rows=forward_size)
         took[:] = ascended.gradients
         return torch.cat(ascended.images)
 
@@ -119,14 +131,14 @@ def _attack(
     return found.view(count, *x.shape), took
 
 
-def _judge_each(victim: Victim, counted: Counted, images: Tensor, rows: int) -> list[tuple[Tensor, Tensor]]:
-    """Prediction and residual for each ascent's images, as many ascents a forward as `rows` has room for."""
+def _judge_each(victim: Victim, counted: Counted, images: Tensor, forward_size: int) -> list[Verdict]:
+    """Prediction and residual for each ascent's images, as many ascents a forward as `forward_size` has room for."""
     count, n = images.shape[:2]
     if not n:
         nothing = torch.zeros(0, device=images.device)
-        return [(nothing.long(), nothing)] * count
-    found: list[tuple[Tensor, Tensor]] = []
-    for part in images.split(max(1, rows // n)):
-        predicted, residual = judge(victim, counted, part.flatten(0, 1))
-        found += zip(predicted.split(n), residual.split(n), strict=True)
+        return [Verdict(nothing.long(), nothing)] * count
+    found: list[Verdict] = []
+    for part in images.split(max(1, forward_size // n)):
+        verdict = judge(victim, counted, part.flatten(0, 1))
+        found += map(Verdict, verdict.predicted.split(n), verdict.residual.split(n))
     return found

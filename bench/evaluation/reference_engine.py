@@ -1,7 +1,7 @@
 """From a model, an attack and a batch of examples to outcomes: the heart of a cell."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from bench.attacks.core.cascade import Cascade, CascadeState
 from bench.attacks.core.contract import Search, run_attack
 from bench.attacks.core.draws import Draws
 from bench.data.load import as_pixels
+from bench.evaluation.batch import Batch, Evaluated
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, in_space
 from bench.evaluation.judge import judge, outcome_columns
@@ -61,39 +62,31 @@ class SmallerRadius:
 
 def evaluate(
     model: nn.Module,
-    classes: int,
     search: Search,
-    x: Tensor,
-    y: Tensor,
+    batch: Batch,
     eps: float,
-    indices: Sequence[int],
-    draws: Callable[[Sequence[int]], Draws],
-    batch: int,
+    *,
+    classes: int,
+    batch_size: int,
     space: Space = "pixel",
     checkpoint: StageCheckpoint = NO_CHECKPOINT,
-    final: list[Tensor] | None = None,
+    keep_images: bool = False,
     twin: nn.Module | None = None,
     smaller_radius: SmallerRadius | None = None,
-) -> tuple[Outcomes, Budget]:
-    """Outcomes of consecutive test examples, in order, and the budget they took.
+) -> Evaluated:
+    """Attack test examples and judge what comes out.
 
     Args:
         model: in eval mode, on its device.
         search: the attack, options bound.
-        x, y: uint8 images (N, C, H, W) and labels (N,), on the CPU.
         eps: radius in units of the space.
-        indices: the examples' positions in the test set.
-        draws: random draws for given positions.
-        batch: images per batch; batches are cut at multiples of it.
+        batch_size: images per forward; batches are cut at multiples of it.
         space: what is attacked and judged, the model or its body behind the normalisation.
-        checkpoint: what a cascade found before it was interrupted, and where it is kept from now on.
-        final: where the images that are judged go, batch by batch, on the CPU.
+        checkpoint: what a cascade found before it was interrupted, and where it is kept from then on.
+        keep_images: hand the images that are judged back.
         twin: the undefended twin, offered to the attack as a view.
         smaller_radius: outcomes and images at a smaller radius, which a cascade goes on from. Who was broken there is
             broken here, by the same image.
-
-    Returns:
-        The outcomes (`outcome_columns`) and the budget.
 
     Raises:
         BenchError: the model cannot be attacked in this space.
@@ -104,7 +97,7 @@ def evaluate(
     counted = Counted(victim.model, budget, classes, behind).eval()
     device = device_of(model)
     started = time.monotonic()
-    parts: list[Outcomes] = []
+    parts, final = list[Outcomes](), list[Tensor]()
     with counting() as work, parametrize.cached():
 
         def spent() -> Budget:
@@ -113,9 +106,10 @@ def evaluate(
             total.add(kept)
             return total
 
-        for start in range(0, len(x), batch):
-            rows = slice(start, start + batch)
-            images, labels = victim.to_space(as_pixels(x[rows]).to(device)), y[rows].to(device)
+        for start in range(0, len(batch), batch_size):
+            rows = slice(start, start + batch_size)
+            images, labels = victim.to_space(as_pixels(batch.x[rows]).to(device)), batch.y[rows].to(device)
+            indices = batch.indices[rows]
             radius = torch.full((len(images),), eps, device=device)
             with torch.no_grad():
                 clean = counted(images).argmax(1)
@@ -123,18 +117,17 @@ def evaluate(
             before = None if smaller_radius is None else smaller_radius.part(rows)
             reached, kept = checkpoint.load(start) or (_begin(before), kept)
             pursue = _resumable(search, reached, checkpoint, start, spent)
-            pixel_space = space == "pixel"
-            attacked = run_attack(
-                pursue, counted, images, labels, radius, draws(indices[rows]), pixel_space=pixel_space
-            )
-            if final is not None:
+            draws = batch.draws(indices)
+            attacked = run_attack(pursue, counted, images, labels, radius, draws, pixel_space=space == "pixel")
+            if keep_images:
                 final.append(attacked.cpu())
-            adversarial, residual = judge(victim, counted, attacked)
+            verdict = judge(victim, counted, attacked)
             judged = outcome_columns(
-                victim, images, labels, clean, attacked, adversarial, residual, indices[rows], reached.broken_by
+                images, labels, clean, attacked, verdict, indices=indices, unit=victim.unit, broken_by=reached.broken_by
             )
             parts.append(judged if before is None else _carried(judged, before.outcomes))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, spent()
+    outcomes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Evaluated(outcomes, spent(), torch.cat(final) if keep_images else None)
 
 
 def _begin(smaller_radius: SmallerRadius | None) -> CascadeState:

@@ -13,6 +13,7 @@ from bench.attacks.core.draws import Draws
 from bench.attacks.core.views import find_views
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
+from bench.evaluation.batch import Batch, examples_of
 from bench.evaluation.certificates import certify, offers_certificate
 from bench.evaluation.input_space import Space, in_space, space_of
 from bench.evaluation.packed_engine import evaluate_packed
@@ -152,14 +153,15 @@ def counts(
 
 def _of_pack(plans: Sequence[AttackPlan], images: Images) -> list[tuple[int, int]]:
     ascents = [(plan.entry.traits.ascent_of(plan.options), float(plan.eps)) for plan in plans]
-    x, y, net = *_nothing(images), Unbreakable(images.classes, ())
-    draws = partial(Draws, 0, "probe")
+    net = Unbreakable(images.classes, ())
     try:
-        found = evaluate_packed(net, images.classes, ascents, x, y, range(PROBE), draws, PROBE, PROBE)
+        found = evaluate_packed(
+            net, ascents, _nothing(images), classes=images.classes, batch_size=PROBE, forward_size=PROBE
+        )
     except (Exception, SystemExit) as error:
         names = " and ".join(dict.fromkeys(plan.label for plan in plans))
         raise BenchError(f"{names} cannot be counted: {first_line(error)}") from error
-    return [(budget.forwards, budget.backwards) for _, budget in found]
+    return [(one.budget.forwards, one.budget.backwards) for one in found]
 
 
 _known: dict[str, tuple[int, int]] = {}
@@ -170,19 +172,20 @@ def _alone(plan: AttackPlan, images: Images, views: tuple[str, ...]) -> tuple[in
     offered = (*views, *(["twin"] if plan.entry.traits.twin else []))
     key = repr((plan.entry.name, sorted(plan.options.items()), offered, images))
     if key not in _known:
-        search, draws = bind(plan.entry, plan.options), partial(Draws, 0, "probe")
+        search = bind(plan.entry, plan.options)
         net = Unbreakable(images.classes, offered)
         try:
-            _, budget = evaluate(net, images.classes, search, *_nothing(images), 0.01, range(PROBE), draws, PROBE)
+            spent = evaluate(net, search, _nothing(images), 0.01, classes=images.classes, batch_size=PROBE).budget
         except (Exception, SystemExit) as error:
             raise BenchError(f"{plan.label} cannot be counted: {first_line(error)}") from error
-        _known[key] = budget.forwards, budget.backwards
+        _known[key] = spent.forwards, spent.backwards
     return _known[key]
 
 
-def _nothing(images: Images) -> tuple[Tensor, Tensor]:
+def _nothing(images: Images) -> Batch:
     """Black images of class 0."""
-    return torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
+    x, y = torch.zeros(PROBE, *images.shape, dtype=torch.uint8), torch.zeros(PROBE, dtype=torch.int64)
+    return Batch(x, y, range(PROBE), partial(Draws, 0, "probe"))
 
 
 def _training_seconds(row: PlannedRow, data: Dataset, model: nn.Module, device: torch.device, count: int) -> float:
@@ -205,5 +208,6 @@ def _training_seconds(row: PlannedRow, data: Dataset, model: nn.Module, device: 
 
 def _certificate_seconds(model: nn.Module, data: Dataset, eps: float, batch: int) -> float:
     """Seconds per image of a certificate, with the clean forward beside it."""
-    x, y = data.x_test[:batch], data.y_test[:batch]
-    return certify(model, data.images.classes, x, y, eps, range(len(x)), batch)[1].seconds / len(x)
+    some = examples_of(data, range(min(batch, len(data.x_test))), seed=0)
+    found = certify(model, some, eps, classes=data.images.classes, batch_size=batch)
+    return found.budget.seconds / len(some)

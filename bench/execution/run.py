@@ -208,7 +208,7 @@ def _pool(setting: Setting, workers: int) -> Iterator[Submit]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(setting,))
     try:
-        yield lambda task: pool.submit(compute, setting, task.cells, task.shards, task.rows)
+        yield lambda task: pool.submit(compute, setting, task.cells, task.shards, task.forward_size)
     except BrokenProcessPool as error:
         raise BenchError(
             "a worker process died (out of memory?); what was finished is kept: run again with --workers 1."
@@ -220,7 +220,7 @@ def _pool(setting: Setting, workers: int) -> Iterator[Submit]:
 def _now(setting: Setting, task: Task) -> "Future[TaskResult]":
     future: Future[TaskResult] = Future()
     try:
-        future.set_result(compute(setting, task.cells, task.shards, task.rows))
+        future.set_result(compute(setting, task.cells, task.shards, task.forward_size))
     except BaseException as error:
         future.set_exception(error)
     return future

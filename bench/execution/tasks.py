@@ -27,7 +27,7 @@ class Task:
     Attributes:
         kind: what its prediction is wrong alike with.
         seconds: it is predicted to take.
-        rows: images per forward of packed cells, at most.
+        forward_size: images per forward of packed cells, at most.
     """
 
     row: ReadyRow
@@ -35,7 +35,7 @@ class Task:
     shards: tuple[int, ...]
     kind: Kind
     seconds: float
-    rows: int
+    forward_size: int
 
 
 def row_tasks(
@@ -51,7 +51,7 @@ def row_tasks(
     if not any(missing.values()):
         return [], 0
     wanted = {key for key, shards in missing.items() if shards}
-    seconds, rows = _predict(row, matrix, config, device, wanted)
+    seconds, forward_size = _predict(row, matrix, config, device, wanted)
     groups = [
         sorted((cell for cell in cells if cell.packed), key=lambda cell: (cell.attack, cell.eps, cell.key())),
         *([cell] for cell in cells if not cell.packed),
@@ -59,12 +59,12 @@ def row_tasks(
     tasks = []
     for group in groups:
         # A cell on its own gains nothing from the company of shards, and would be filed only when all are done.
-        larger = rows > config.run.batch_size and all(cell.packed for cell in group)
+        larger = forward_size > config.run.batch_size and all(cell.packed for cell in group)
         for lacking, shards in _pieces(group, {cell.key(): missing[cell.key()] for cell in group}, larger, workers):
-            images = sum(len(lacking[0].rows(shard)) for shard in shards)
+            images = sum(len(lacking[0].images_of(shard)) for shard in shards)
             took = sum(seconds.get(cell.key(), UNKNOWN) for cell in lacking) * images
-            tasks.append(Task(row, lacking, shards, _kind(lacking, row), took, rows))
-    return sorted(tasks, key=lambda task: task.cells[0].eps if task.cells[0].smaller else 0), rows
+            tasks.append(Task(row, lacking, shards, _kind(lacking, row), took, forward_size))
+    return sorted(tasks, key=lambda task: task.cells[0].eps if task.cells[0].smaller else 0), forward_size
 
 
 def _pieces(

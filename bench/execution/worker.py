@@ -15,17 +15,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.attacks.core.cascade import bind
 from bench.attacks.core.contract import ContractError
-from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, load
 from bench.errors import BenchError, first_line_or_traceback
-from bench.evaluation.budget import Budget
+from bench.evaluation.batch import Evaluated, examples_of
 from bench.evaluation.certificates import certify
 from bench.evaluation.input_space import space_of
-from bench.evaluation.outcomes import Outcomes, same_outcomes
+from bench.evaluation.outcomes import same_outcomes
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import SmallerRadius, evaluate
 from bench.registry import attack, model, protocol
@@ -69,15 +68,6 @@ class TaskResult:
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """One shard of a cell: its outcomes, what they took, and the attacked images where they are to be kept."""
-
-    outcomes: Outcomes
-    budget: Budget
-    images: list[Tensor]
-
-
 def start_worker(setting: Setting) -> None:
     """Prepare a worker process: one thread, its plugins, and an end as soon as its parent is gone."""
     torch.set_num_threads(1)
@@ -95,7 +85,7 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows: int = 0) -> TaskResult:
+def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], forward_size: int = 0) -> TaskResult:
     """Compute and store shards of one cell, or of several packed ones of the same model, data, space and seed.
 
     What is there is left alone, and what another process is at: then the state is `busy`. A model or attack that
@@ -103,7 +93,7 @@ def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows
     a damaged store concerns every cell and raises BenchError.
 
     Args:
-        rows: images per forward of packed cells, at most; 0: a batch.
+        forward_size: images per forward of packed cells, at most; 0: a batch.
     """
     store, started = Store(setting.store), time.monotonic()
     claims = [(cell, shard, store.claim(cell, shard)) for shard in shards for cell in cells]
@@ -118,9 +108,11 @@ def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows
         if not all(store.has(smaller, place) for smaller, place in needed):
             return TaskResult("busy")  # it goes on from there
         for lacking, places in mine:
-            problems = _compute(setting, store, lacking, places, rows)
+            problems = _compute(setting, store, lacking, places, forward_size)
             if len(problems) == len(lacking) > 1:
-                problems = [problem for cell in lacking for problem in _compute(setting, store, [cell], places, rows)]
+                problems = [
+                    problem for cell in lacking for problem in _compute(setting, store, [cell], places, forward_size)
+                ]
             if problems:
                 return TaskResult("failed", problems[0])
         busy = any(lock is None for *_, lock in claims)
@@ -131,10 +123,12 @@ def compute(setting: Setting, cells: Sequence[Cell], shards: Sequence[int], rows
                 store.release(lock)
 
 
-def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequence[int], rows: int) -> list[str]:
+def _compute(
+    setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequence[int], forward_size: int
+) -> list[str]:
     """Compute and file shards of every cell; returns what kept cells from it, one line each."""
     try:
-        found = _evaluate(setting, store, cells, shards, rows)
+        found = _evaluate(setting, store, cells, shards, forward_size)
     except (Exception, SystemExit) as error:
         _models.clear()  # whatever failed may have left its mark on the model
         known = isinstance(error, BenchError | ContractError)
@@ -147,7 +141,7 @@ def _compute(setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequ
     return problems
 
 
-def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: ShardResult) -> str:
+def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: Evaluated) -> str:
     """Write what was computed, the images first: a kill between the two leaves nothing that looks complete.
 
     Returns what keeps it from being written, nothing where it was.
@@ -159,6 +153,7 @@ def _file(store: Store, setting: Setting, cell: Cell, shard: int, found: ShardRe
                 f"{store.place(cell, shard)} holds other outcomes than this machine computes, so its "
                 "images cannot be kept; delete it and run again"
             )
+        assert found.images is not None
         write_images(store.images_path(cell, shard), found.images)
     if known:
         store.stage_checkpoints(cell, shard).clear()
@@ -173,77 +168,63 @@ def _keeps(setting: Setting, cell: Cell) -> bool:
 
 
 def _evaluate(
-    setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequence[int], rows: int
-) -> list[list[ShardResult]]:
+    setting: Setting, store: Store, cells: Sequence[Cell], shards: Sequence[int], forward_size: int
+) -> list[list[Evaluated]]:
     """Per cell what was found in each shard."""
     if not cells[0].packed:
         return [[_single(setting, store, cell, shard) for shard in shards] for cell in cells]
-    cell, here = cells[0], [index for shard in shards for index in cells[0].rows(shard)]
+    cell, here = cells[0], [index for shard in shards for index in cells[0].images_of(shard)]
     data, net = _data_and_model(setting, cell)
-    ascents = [(attack[one.attack].traits.ascent_of(one.attack_options), float(one.eps)) for one in cells]
-    kept = [list[Tensor]() for _ in cells]
     found = evaluate_packed(
         net,
-        data.images.classes,
-        ascents,
-        data.x_test[here],
-        data.y_test[here],
-        here,
-        lambda indices: Draws(cell.seed, data.test_hash, indices),
-        max(cell.batch, min(rows, len(here))),
-        max(cell.batch, rows),
-        space_of(protocol[cell.protocol]),
-        kept if any(_keeps(setting, one) for one in cells) else None,
+        [(attack[one.attack].traits.ascent_of(one.attack_options), float(one.eps)) for one in cells],
+        examples_of(data, here, cell.seed),
+        classes=data.images.classes,
+        batch_size=max(cell.batch, min(forward_size, len(here))),
+        forward_size=max(cell.batch, forward_size),
+        space=space_of(protocol[cell.protocol]),
+        keep_images=any(_keeps(setting, one) for one in cells),
     )
-    sizes = [len(cell.rows(shard)) for shard in shards]
-    return [_apart(*one, images, sizes) for one, images in zip(found, kept, strict=True)]
+    sizes = [len(cell.images_of(shard)) for shard in shards]
+    return [_apart(one, sizes) for one in found]
 
 
-def _apart(outcomes: Outcomes, budget: Budget, images: list[Tensor], sizes: list[int]) -> list[ShardResult]:
+def _apart(found: Evaluated, sizes: list[int]) -> list[Evaluated]:
     """What was found in several shards at once, shard by shard; the budget in proportion to their sizes."""
     ends = np.cumsum(sizes)[:-1]
-    columns = {name: np.split(column, ends) for name, column in outcomes.items()}
-    pictures = torch.cat(images).split(sizes) if images else [None] * len(sizes)
+    columns = {name: np.split(column, ends) for name, column in found.outcomes.items()}
+    pictures = [None] * len(sizes) if found.images is None else found.images.split(sizes)
+    budgets = found.budget.shared([float(size) for size in sizes])
     return [
-        ShardResult({name: parts[k] for name, parts in columns.items()}, spent, [] if shown is None else [shown])
-        for k, (spent, shown) in enumerate(zip(budget.shared([float(size) for size in sizes]), pictures, strict=True))
+        Evaluated({name: parts[k] for name, parts in columns.items()}, spent, shown)
+        for k, (spent, shown) in enumerate(zip(budgets, pictures, strict=True))
     ]
 
 
-def _single(setting: Setting, store: Store, cell: Cell, shard: int) -> ShardResult:
+def _single(setting: Setting, store: Store, cell: Cell, shard: int) -> Evaluated:
     data, net = _data_and_model(setting, cell)
-    here = cell.rows(shard)
-    x, y = data.x_test[here.start : here.stop], data.y_test[here.start : here.stop]
+    batch, classes = examples_of(data, cell.images_of(shard), cell.seed), data.images.classes
     if cell.certificate:
-        return ShardResult(*certify(net, data.images.classes, x, y, float(cell.eps), here, cell.batch), [])
-
-    def draws(indices: Sequence[int]) -> Draws:
-        return Draws(cell.seed, data.test_hash, indices)
-
+        return certify(net, batch, float(cell.eps), classes=classes, batch_size=cell.batch)
     twin = smaller_radius = None
     if cell.twin is not None and cell.identity.twin is not None:
         twin = load_model(cell.twin, data, setting.device, cell.identity.twin.weights)
     if cell.smaller is not None:
-        images = read_images(store.images_path(cell.smaller, shard), len(here))
+        images = read_images(store.images_path(cell.smaller, shard), len(batch))
         smaller_radius = SmallerRadius(store.read(cell.smaller, shard)[0], images)
-    final: list[Tensor] = []
-    outcomes, budget = evaluate(
+    return evaluate(
         net,
-        data.images.classes,
         bind(attack[cell.attack], cell.attack_options),
-        x,
-        y,
+        batch,
         float(cell.eps),
-        here,
-        draws,
-        cell.batch,
-        space_of(protocol[cell.protocol]),
-        store.stage_checkpoints(cell, shard),
-        final if _keeps(setting, cell) else None,
-        twin,
-        smaller_radius,
+        classes=classes,
+        batch_size=cell.batch,
+        space=space_of(protocol[cell.protocol]),
+        checkpoint=store.stage_checkpoints(cell, shard),
+        keep_images=_keeps(setting, cell),
+        twin=twin,
+        smaller_radius=smaller_radius,
     )
-    return ShardResult(outcomes, budget, final)
 
 
 def _data_and_model(setting: Setting, cell: Cell) -> tuple[Dataset, nn.Module]:

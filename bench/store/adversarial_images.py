@@ -4,7 +4,6 @@ No smaller form is exact: x + ε·u with a random u needs every bit of its float
 verdict. 1,000 MNIST images take 3.1 MB, 1,000 of CIFAR-10 12.3 MB, for each attack at each radius.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +17,9 @@ from bench.system.files import write_atomically
 _NAME = "images"
 
 
-def write_images(path: Path, batches: Sequence[Tensor]) -> None:
-    """Batches of float32 images, (n, C, H, W) each, as one file that is wholly there or not there."""
-    images = torch.cat(list(batches)).contiguous()
-    write_atomically(path, lambda part: part.write_bytes(save({_NAME: images})))
+def write_images(path: Path, images: Tensor) -> None:
+    """float32 images, (N, C, H, W), as one file that is wholly there or not there."""
+    write_atomically(path, lambda part: part.write_bytes(save({_NAME: images.contiguous()})))
 
 
 def read_images(path: Path, count: int) -> Tensor:

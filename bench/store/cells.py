@@ -115,7 +115,7 @@ class Cell:
         wanted = min(examples or self.examples, self.examples)
         return range(-(-wanted // SHARD))
 
-    def rows(self, shard: int) -> range:
+    def images_of(self, shard: int) -> range:
         """Test-set indices of one shard."""
         return range(shard * SHARD, min((shard + 1) * SHARD, self.examples))
 

@@ -106,7 +106,7 @@ class Store:
             if single.exists() or shard >= count_together(path):
                 raise
             outcomes, budget = read_together(path, shard)  # `compact` took the single file away meanwhile
-        if outcomes["index"].tolist() != list(cell.rows(shard)):
+        if outcomes["index"].tolist() != list(cell.images_of(shard)):
             raise BenchError(f"shard {path} holds other examples than its name says; delete it and run again.")
         if not cell.certificate:
             # Shards written before cascades have no such column, and no stages either.
@@ -133,7 +133,7 @@ class Store:
         # A manifest written anew may name fewer shards than are together already.
         if not single or len(shards) < count_together(self.together_path(cell)):
             return 0
-        if self.missing(cell, cell.rows(shards[-1]).stop):
+        if self.missing(cell, cell.images_of(shards[-1]).stop):
             return 0
         write_together(self.together_path(cell), [self.read(cell, shard) for shard in shards])
         for path in single:
@@ -144,7 +144,7 @@ class Store:
         """How many of the first test images are there without a gap."""
         shards = cell.shards(0)
         first = next((shard for shard in shards if not self.has(cell, shard)), len(shards))
-        return cell.rows(first - 1).stop if first else 0
+        return cell.images_of(first - 1).stop if first else 0
 
     def outcomes(self, cell: Cell, examples: int) -> Outcomes | None:
         """Outcomes of the first `examples` test images (0: all) in order; None unless all are there."""
@@ -190,8 +190,8 @@ class Store:
             "train_seed": cell.source.train_seed,
             "checkpoint": Path(cell.source.checkpoint).name,
             "shards": shards,
-            "examples": cell.rows(shards - 1).stop,
-            "budget": self.budget(cell, cell.rows(shards - 1).stop).as_dict(),
+            "examples": cell.images_of(shards - 1).stop,
+            "budget": self.budget(cell, cell.images_of(shards - 1).stop).as_dict(),
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "request": request,
             "environment": describe(),

@@ -32,6 +32,7 @@ def verify_model(
     data: Dataset,
     checkpoints: Path,
     device: torch.device,
+    *,
     eps: float,
     examples: int,
     seed: int,

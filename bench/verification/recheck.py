@@ -96,7 +96,9 @@ def recheck(cell: Cell, store: Store, data: Dataset, device: str, examples: int)
         raise BenchError(f"the store has no images of {cell.source.label}, {cell.attack_label}, on {cell.dataset}")
     stored = store.outcomes(cell, examples)
     assert stored is not None
-    shards = [read_images(store.images_path(cell, shard), len(cell.rows(shard))) for shard in cell.shards(examples)]
+    shards = [
+        read_images(store.images_path(cell, shard), len(cell.images_of(shard))) for shard in cell.shards(examples)
+    ]
     n = len(stored["index"])
     yield _bounds(torch.cat(shards)[:n], data.x_test[:n], stored, float(cell.eps))
     before = stored["adversarial"] == stored["label"]

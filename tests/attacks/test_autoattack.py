@@ -16,6 +16,7 @@ from bench.attacks.core.contract import ContractError, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
+from bench.evaluation.batch import examples_of
 from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.reference_engine import evaluate
 from bench.registry import attack
@@ -31,11 +32,7 @@ def through_the_harness(
 ) -> Outcomes:
     entry = attack["autoattack"]
     search = bind(entry, entry.resolve(options))
-
-    def draws(indices: Any) -> Draws:
-        return Draws(0, data.test_hash, indices)
-
-    return evaluate(net, 10, search, data.x_test[:n], data.y_test[:n], eps, range(n), draws, batch)[0]
+    return evaluate(net, search, examples_of(data, range(n), seed=0), eps, classes=10, batch_size=batch).outcomes
 
 
 def directly(net: nn.Module, data: Dataset, rows: range, eps: float, options: dict[str, Any]) -> Tensor:

@@ -16,6 +16,7 @@ from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.data.load import Dataset
 from bench.errors import BenchError
+from bench.evaluation.batch import Batch, examples_of
 from bench.evaluation.input_space import in_space, space_of
 from bench.evaluation.reference_engine import evaluate
 from bench.execution.plan import plan_attacks
@@ -53,9 +54,8 @@ def test_normalised_is_torchattacks_on_the_body(
         found.append(search(*arguments))
         return found[-1]
 
-    outcomes, _ = evaluate(
-        net, 10, watched, digits.x_test[:N], y, EPS, range(N), lambda rows: Draws(0, "digits", rows), N, "normalised"
-    )
+    batch = Batch(digits.x_test[:N], y, range(N), lambda rows: Draws(0, "digits", rows))
+    outcomes = evaluate(net, watched, batch, EPS, classes=10, batch_size=N, space="normalised").outcomes
     if search is pgd:
         peer = torchattacks_pgd(net.body, x, y, Draws(0, "digits", range(N)).unit(x.shape[1:]) * EPS)
     else:
@@ -74,19 +74,16 @@ def test_the_control_is_flat_where_the_attack_is_not(trained: Trained, digits: D
 
     def robust(eps: Fraction, name: str) -> float:
         how = protocol[name]
-        outcomes, _ = evaluate(
+        found = evaluate(
             trained("fc-linear"),
-            10,
             lambda *arguments: pgd(*arguments, **how.target(eps)["pgd"]),
-            digits.x_test,
-            digits.y_test,
+            examples_of(digits, range(len(digits.x_test)), seed=0),
             float(eps),
-            range(len(digits.x_test)),
-            lambda rows: Draws(0, "digits", rows),
-            250,
-            space_of(how),
+            classes=10,
+            batch_size=250,
+            space=space_of(how),
         )
-        return robust_share(outcomes).percent
+        return robust_share(found.outcomes).percent
 
     small, large = Fraction(2, 255), Fraction(16, 255)
     assert robust(small, "paper") - robust(large, "paper") > 10

@@ -42,6 +42,7 @@ from bench.data.load import Dataset, as_pixels
 from bench.models.inference.folding import folded
 from bench.settings.specs import split_list
 from bench.system.memory import prepare_memory
+from bench.tables.lines import robust_right
 from tests.benchmarks.engine import BATCH, rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 from tests.parts import equilibrium
@@ -65,11 +66,8 @@ class Took:
 
 def ours(net: nn.Module, data: Dataset, images: range, rows: int) -> Took:
     ran = run_matrix(net, data, RADII, images, rows)
-    robust = {
-        name: float(((one["adversarial"] == one["label"]) & (one["clean"] == one["label"])).mean())
-        for name, (one, _) in ran.found.items()
-    }
-    budgets = [budget for _, budget in ran.found.values()]
+    robust = {name: float(robust_right(one.outcomes).mean()) for name, one in ran.found.items()}
+    budgets = [one.budget for one in ran.found.values()]
     return Took(ran.seconds, robust, sum(b.forwards for b in budgets), sum(b.backwards for b in budgets))
 
 

@@ -4,16 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 
 from torch import nn
 
-from bench.attacks.core.draws import Draws
 from bench.attacks.core.sign_ascent import SignAscent
 from bench.attacks.protocols import paper
 from bench.data.load import Dataset
-from bench.evaluation.budget import Budget
-from bench.evaluation.outcomes import Outcomes
+from bench.evaluation.batch import Evaluated, examples_of
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.execution.pace import pace
 from bench.execution.tasks import TOGETHER
@@ -27,7 +24,7 @@ BATCH = 250
 class Ran:
     """Name and radius of every attack with what it found and took; CPU seconds of all."""
 
-    found: dict[tuple[str, float], tuple[Outcomes, Budget]]
+    found: dict[tuple[str, float], Evaluated]
     seconds: float
 
 
@@ -48,9 +45,13 @@ def rows_for(net: nn.Module, data: Dataset, radii: Sequence[Fraction]) -> int:
 def run_matrix(net: nn.Module, data: Dataset, radii: Sequence[Fraction], images: range, rows: int) -> Ran:
     """The paper's protocol at these radii on these images, `rows` per forward at most."""
     ascents, batch = _matrix(radii), max(BATCH, min(rows, TOGETHER * SHARD))
-    cut, draws = slice(images.start, images.stop), partial(Draws, 0, data.test_hash)
     start = time.process_time()
     found = evaluate_packed(
-        net, data.images.classes, list(ascents.values()), data.x_test[cut], data.y_test[cut], images, draws, batch, rows
+        net,
+        list(ascents.values()),
+        examples_of(data, images, seed=0),
+        classes=data.images.classes,
+        batch_size=batch,
+        forward_size=rows,
     )
     return Ran(dict(zip(ascents, found, strict=True)), time.process_time() - start)

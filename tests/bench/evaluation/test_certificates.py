@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.contract import ContractError
+from bench.attacks.core.draws import Draws
+from bench.evaluation.batch import Batch
 from bench.evaluation.certificates import certify
 from tests.bench.helpers import Inside, cell_folders, last_line, store_content
 
@@ -71,6 +74,10 @@ def by_vertices(net: nn.Module, x: Tensor, y: int, eps: float) -> bool:
     return bool((net(corners).argmax(1) == y).all())
 
 
+def no_draws(indices: Sequence[int]) -> Draws:
+    raise AssertionError("a certificate draws nothing")
+
+
 @pytest.mark.parametrize("eps", [0.0, 0.05, 0.2])
 def test_stored_certificates_are_those_of_brute_force(eps: float) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -78,7 +85,8 @@ def test_stored_certificates_are_those_of_brute_force(eps: float) -> None:
     net = Boxed(0)
     y = net(x / 255).argmax(1)
     y[::7] = (y[::7] + 1) % 3  # misclassified ones, which nothing certifies
-    outcomes, budget = certify(net, 3, x, y, eps, range(10, 50), 16)
+    found = certify(net, Batch(x, y, range(10, 50), no_draws), eps, classes=3, batch_size=16)
+    outcomes, budget = found.outcomes, found.budget
     assert outcomes["index"].tolist() == list(range(10, 50)) and budget.forwards == 40
     expected = [by_vertices(net, image, int(label), eps) for image, label in zip(x, y, strict=True)]
     assert outcomes["certified"].tolist() == expected
@@ -90,7 +98,8 @@ def test_a_certificate_that_is_no_bool_per_image_is_refused() -> None:
     net = Boxed(0)
     net.certify = lambda x, y, eps: torch.ones(len(x))  # type: ignore[method-assign]
     with pytest.raises(ContractError, match="certify must return bool"):
-        certify(net, 3, torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.long), 0.1, range(2), 2)
+        x, y = torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+        certify(net, Batch(x, y, range(2), no_draws), 0.1, classes=3, batch_size=2)
 
 
 def test_certified_accuracy_of_a_trained_monotone_deq(tmp_path: Path, inside: Inside) -> None:

@@ -3,22 +3,21 @@
 import random
 import subprocess
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.attacks.core.cascade import bind
-from bench.attacks.core.draws import Draws
 from bench.attacks.protocols import paper
 from bench.data.load import Dataset
+from bench.evaluation.batch import Evaluated, examples_of
 from bench.evaluation.budget import Budget
 from bench.evaluation.input_space import Space
-from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import evaluate
 from bench.execution.tasks import TOGETHER
@@ -36,65 +35,70 @@ EQUAL = 0.999  # share of outcomes
 
 def both(
     trained: Trained, name: str, data: Dataset, rows: int, space: Space = "pixel"
-) -> tuple[list[tuple[Outcomes, Budget]], list[tuple[Outcomes, Budget]], list[list[Tensor]], list[list[Tensor]]]:
-    net, x, y, draws = trained(name), data.x_test[:200], data.y_test[:200], partial(Draws, 0, data.test_hash)
-    images: tuple[list[list[Tensor]], list[list[Tensor]]] = [[] for _ in PLANS], [[] for _ in PLANS]
+) -> tuple[list[Evaluated], list[Evaluated]]:
+    """The paper's attacks by the reference engine and by the packed one, images kept."""
+    net, batch = trained(name), examples_of(data, range(200), seed=0)
     alone = [
-        evaluate(net, 10, bind(attack[kind], attack[kind].resolve(options)), x, y, eps, range(len(x)), draws, 100,
-                 space, final=final)
-        for (kind, options, eps), final in zip(PLANS, images[0], strict=True)
+        evaluate(net, bind(attack[kind], attack[kind].resolve(options)), batch, eps, classes=10, batch_size=100,
+                 space=space, keep_images=True)
+        for kind, options, eps in PLANS
     ]  # fmt: skip
     ascents = [(attack[kind].traits.ascent_of(attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
-    packed = evaluate_packed(net, 10, ascents, x, y, range(len(x)), draws, 100, rows, space, images[1])
-    return alone, packed, *images
+    packed = evaluate_packed(
+        net, ascents, batch, classes=10, batch_size=100, forward_size=rows, space=space, keep_images=True
+    )
+    return alone, packed
 
 
 @pytest.mark.parametrize(
     ("name", "space"), [("resnet20", "pixel"), ("deq", "pixel"), ("deq", "normalised"), ("lyadeq", "pixel")]
 )
 def test_outcomes_are_those_of_the_reference(trained: Trained, digits: Dataset, name: str, space: Space) -> None:
-    alone, packed, images, found = both(trained, name, digits, 1000, space)
-    same = np.concatenate([a["broken"] == b["broken"] for (a, _), (b, _) in zip(alone, packed, strict=True)])
+    alone, packed = both(trained, name, digits, 1000, space)
+    pairs = [(one.outcomes, other.outcomes) for one, other in zip(alone, packed, strict=True)]
+    same = np.concatenate([a["broken"] == b["broken"] for a, b in pairs])
     assert same.mean() >= EQUAL
-    broken = np.concatenate([a["broken"] for a, _ in alone])
+    broken = np.concatenate([a["broken"] for a, _ in pairs])
     assert 0.05 < broken.mean() < 0.95, "an attack that breaks nothing, or everything, compares nothing"
-    for (a, _), (b, _), theirs, ours in zip(alone, packed, images, found, strict=True):
+    for one, other in zip(alone, packed, strict=True):
+        a, b = one.outcomes, other.outcomes
+        assert one.images is not None and other.images is not None
         right = a["clean"] == a["label"]
         for column in ("index", "label", "clean"):
             assert (a[column] == b[column]).all()
         assert (b["adversarial"][~right] == b["clean"][~right]).all() and (b["linf"][~right] == 0).all()
         assert np.allclose(a["linf"][right], b["linf"][right], atol=2e-3)
-        assert (torch.cat(theirs)[right] - torch.cat(ours)[right]).abs().gt(1e-6).float().mean() < 0.01
+        assert (one.images[right] - other.images[right]).abs().gt(1e-6).float().mean() < 0.01
         assert np.isfinite(b["residual"]).all() == np.isfinite(a["residual"]).all()
 
 
-def test_a_lane_at_a_time_gives_the_references_bits(digits: Dataset) -> None:
+def test_one_attack_at_a_time_gives_the_references_bits(digits: Dataset) -> None:
     """Where every image of the batch is classified correctly, batches have the same shape; and nothing here folds."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
-    x, index, draws = digits.x_test[:200], list(range(200)), partial(Draws, 0, digits.test_hash)
+    batch = examples_of(digits, list(range(200)), seed=0)
     with torch.no_grad():
-        y = net(x.float() / 255).argmax(1)
+        batch = replace(batch, y=net(batch.x.float() / 255).argmax(1))
     ascents = [(attack[kind].traits.ascent_of(attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
-    kept: list[list[Tensor]] = [[] for _ in PLANS]
-    evaluate_packed(net, 10, ascents, x, y, index, draws, 100, 100, final=kept)
-    for (kind, options, eps), images in zip(PLANS, kept, strict=True):
-        final: list[Tensor] = []
+    packed = evaluate_packed(net, ascents, batch, classes=10, batch_size=100, forward_size=100, keep_images=True)
+    for (kind, options, eps), found in zip(PLANS, packed, strict=True):
         search = bind(attack[kind], attack[kind].resolve(options))
-        evaluate(net, 10, search, x, y, eps, index, draws, 100, final=final)
-        assert torch.equal(torch.cat(final), torch.cat(images))
+        alone = evaluate(net, search, batch, eps, classes=10, batch_size=100, keep_images=True)
+        assert alone.images is not None and found.images is not None
+        assert torch.equal(alone.images, found.images)
 
 
 def test_budgets_add_up_to_what_was_spent(trained: Trained, digits: Dataset) -> None:
     net, calls = trained("deq"), list[int]()
     net.register_forward_hook(lambda module, inputs, logits: calls.append(len(logits)))
     ascents = [(attack[kind].traits.ascent_of(attack[kind].resolve(options)), eps) for kind, options, eps in PLANS]
-    x, y, draws = digits.x_test[:100], digits.y_test[:100], partial(Draws, 0, digits.test_hash)
+    batch = examples_of(digits, range(100), seed=0)
     with counting() as work:
-        budgets = [b for _, b in evaluate_packed(net, 10, ascents, x, y, range(100), draws, 50, 200)]
+        found = evaluate_packed(net, ascents, batch, classes=10, batch_size=50, forward_size=200)
+        budgets = [one.budget for one in found]
     forwards = sum(b.forwards for b in budgets)
     assert forwards == sum(calls) - 2 * PROBE, "that the folded model is the model is looked at once"
-    right = forwards - sum(b.backwards for b in budgets) - len(x)  # one verdict for each ascent and right image
+    right = forwards - sum(b.backwards for b in budgets) - len(batch)  # one verdict for each ascent and right image
     assert right % len(ascents) == 0 and 80 < right // len(ascents) <= 100
     steps = 2 + 5 + 10 + 24
     assert sum(b.backwards for b in budgets) == right // len(ascents) * (steps + 24 + 1 + 2)

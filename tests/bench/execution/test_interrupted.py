@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bench.attacks.autoattack import ATTACKS, COMPACT
 from bench.attacks.core.cascade import CascadeState, bind
 from bench.attacks.core.draws import Draws
+from bench.evaluation.batch import Batch
 from bench.evaluation.budget import Budget
 from bench.evaluation.outcomes import Outcomes
 from bench.evaluation.reference_engine import NoCheckpoint, StageCheckpoint, evaluate
@@ -55,9 +56,9 @@ def run(stage_checkpoints: StageCheckpoints) -> Run:
     search = bind(entry, entry.resolve({"iterations": 3, "targets": 1, "queries": 20}))
 
     def call(checkpoint: StageCheckpoint = stage_checkpoints) -> tuple[Outcomes, Budget]:
-        return evaluate(
-            net, 10, search, x, y, 0.1, range(N), lambda rows: Draws(0, "x", rows), BATCH, checkpoint=checkpoint
-        )
+        batch = Batch(x, y, range(N), lambda rows: Draws(0, "x", rows))
+        found = evaluate(net, search, batch, 0.1, classes=10, batch_size=BATCH, checkpoint=checkpoint)
+        return found.outcomes, found.budget
 
     return call
 

@@ -52,7 +52,13 @@ def test_a_cell_on_its_own_is_filed_shard_by_shard(config: Config, monkeypatch: 
 
     def of(name: str, packed: bool) -> Cell:
         return cell(
-            name=name, packed=packed, attack=name, eps=1, smaller=None, attack_label=name, rows=lambda _: range(250)
+            name=name,
+            packed=packed,
+            attack=name,
+            eps=1,
+            smaller=None,
+            attack_label=name,
+            images_of=lambda _: range(250),
         )
 
     cells = [of("fgsm", True), of("pgd", True), of("autoattack", False)]

@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.page.build import as_script_data, build_page
 from bench.page.data import page_data
 from bench.page.serve import make_server
-from bench.store.cells import ENGINES
+from bench.store.identity import ENGINES
 from bench.store.store import Store
 from tests.bench.helpers import Inside, last_line
 from tests.bench.page.made_up import HOSTILE, RADII, WRONG, made_up_store, standing, store_findings

@@ -58,7 +58,7 @@ def store_cell(
     clean = np.ones(N, np.int32)
     clean[-WRONG:] = 0
     for shard in cell.shards(0):
-        rows = cell.rows(shard)
+        rows = cell.images_of(shard)
         part = slice(rows.start, rows.stop)
         columns = {
             "index": np.asarray(rows, np.int32), "label": np.ones(len(rows), np.int32), "clean": clean[part],

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import pgd
 from bench.data.load import Dataset
+from bench.evaluation.batch import examples_of
 from bench.evaluation.reference_engine import evaluate
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
@@ -36,17 +36,14 @@ def measure(digits: Dataset, config: Config, checkpoints: Path) -> Callable[[str
             net = build_model(job, digits)
             load_weights(train(job, digits, checkpoints, torch.device("cpu"), settings), net)
             n = len(digits.x_test)
-            outcomes, _ = evaluate(
+            outcomes = evaluate(
                 net,
-                digits.images.classes,
                 partial(pgd, steps=100, alpha=EPS / 10),
-                digits.x_test,
-                digits.y_test,
+                examples_of(digits, range(n), seed=0),
                 EPS,
-                range(n),
-                lambda indices: Draws(0, digits.test_hash, indices),
-                batch=n,
-            )
+                classes=digits.images.classes,
+                batch_size=n,
+            ).outcomes
             known[name] = clean_share(outcomes), robust_share(outcomes)
             print(name, *(f"{share.percent:.1f} {share.interval}" for share in known[name]))
         return known[name]
