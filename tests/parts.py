@@ -11,7 +11,7 @@ Part = TypeVar("Part", bound=nn.Module)
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
-def part(net: nn.Module, name: str, kind: type[Part]) -> Part:
+def submodule(net: nn.Module, name: str, kind: type[Part]) -> Part:
     """The submodule of this name, such as `body.0`, which is of this kind."""
     found = net.get_submodule(name)
     assert isinstance(found, kind), f"{name} is a {type(found).__name__}"
@@ -20,12 +20,12 @@ def part(net: nn.Module, name: str, kind: type[Part]) -> Part:
 
 def equilibrium(net: nn.Module) -> Equilibrium:
     """The layer of a DEQ that is solved."""
-    return part(net, "body.equilibrium", Equilibrium)
+    return submodule(net, "body.equilibrium", Equilibrium)
 
 
 def implicit_cell(net: nn.Module) -> ImplicitCell:
     """The cell whose fixed point a DEQ is."""
-    return part(net, "body.equilibrium.cell", ImplicitCell)
+    return submodule(net, "body.equilibrium.cell", ImplicitCell)
 
 
 def statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from bench.attacks.core.contract import Search, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.evaluation.budget import Budget, Counted
 from tests.conftest import Trained
-from tests.parts import part
+from tests.parts import submodule
 
 N, EPS = 60, 0.15
 
@@ -32,7 +32,7 @@ SMALL: Budgets = {"iterations": 20, "targets": 2, "queries": 20}
 def masked(net: nn.Module) -> nn.Module:
     """No gradient through the equilibrium, a trace of one past it: what public DEQ libraries leave in eval mode."""
     twin = copy.deepcopy(net)
-    layer = part(twin, "body.equilibrium", nn.Module)
+    layer = submodule(twin, "body.equilibrium", nn.Module)
     inner = layer.forward
     layer.forward = lambda h: inner(h).detach() + 1e-3 * (h - h.detach())
     return twin

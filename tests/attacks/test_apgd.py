@@ -16,7 +16,7 @@ from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import UNTARGETED, LossName, cross_entropy, dlr, dlr_targeted, margin
 from bench.attacks.core.views import GuideName
 from tests.conftest import Trained
-from tests.parts import part
+from tests.parts import submodule
 
 
 def linear(classes: int = 2, seed: int = 0) -> nn.Module:
@@ -42,7 +42,7 @@ def test_linear_optimum(loss: LossName, classes: int) -> None:
     and only searches aimed at each class in turn are bound to find the largest.
     """
     net, x, eps = linear(classes), in_middle(64), torch.linspace(0.001, 0.2, 64)
-    layer = part(net, "1", nn.Linear)
+    layer = submodule(net, "1", nn.Linear)
     weight, bias = layer.weight, layer.bias
     with torch.no_grad():
         y = net(x).argmax(1)
@@ -73,8 +73,8 @@ def test_never_leaves_ball_or_range(seed: int, loss: LossName, low: float, high:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
     if dead:  # gradients that vanish, logits that overflow a softmax
-        part(net, "1", nn.Linear).bias.data.fill_(-100.0)
-        part(net, "3", nn.Linear).weight.data.mul_(1e8)
+        submodule(net, "1", nn.Linear).bias.data.fill_(-100.0)
+        submodule(net, "3", nn.Linear).weight.data.mul_(1e8)
     x = torch.rand(10, 1, 3, 4).mul(1.4).sub(0.2).clamp(0, 1)
     eps = torch.linspace(low, high, 10)
     y = torch.randint(0, 4, (10,))
@@ -153,7 +153,7 @@ def test_guides(trained: Trained, images: tuple[Tensor, Tensor]) -> None:
     """A view's gradient is followed, the model decides; a model whose own gradient is cut still falls along a view."""
     net, x, y = trained("deq"), images[0][:80], images[1][:80]
     cut = copy.deepcopy(net)
-    layer = part(cut, "body.equilibrium", nn.Module)
+    layer = submodule(cut, "body.equilibrium", nn.Module)
     inner = layer.forward
     layer.forward = lambda h: inner(h).detach() + 0 * h
     eps, draws = torch.full((80,), 0.2), Draws(0, "t", range(80))

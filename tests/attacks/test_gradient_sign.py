@@ -13,7 +13,7 @@ from bench.attacks.core.contract import Search, run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import eq14_steps, ifgsm, pgd
 from tests.conftest import Trained
-from tests.parts import part
+from tests.parts import submodule
 
 EPS = 8 / 255
 
@@ -64,7 +64,7 @@ def test_linear_model_reaches_the_closed_form(search: Search) -> None:
     x = torch.rand(20, 3, 2, 2)
     y = torch.randint(0, 2, (20,))
     eps = torch.linspace(0.01, 0.2, 20)
-    weight = part(net, "1", nn.Linear).weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     direction = (weight[1 - y] - weight[y]).view_as(x).sign()
     optimum = (x + eps.view(-1, 1, 1, 1) * direction).clamp(0, 1)
 

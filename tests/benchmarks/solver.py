@@ -29,7 +29,7 @@ from bench.models.equilibrium.layer import Equilibrium
 from bench.models.equilibrium.methods import SolverName
 from bench.models.equilibrium.work_counter import count, counting
 from tests.benchmarks.trained import options, trained
-from tests.parts import equilibrium, part
+from tests.parts import equilibrium, submodule
 
 MAX_ITER = 50
 BATCHES, TOLERANCES = (1, 64, 1024), (1e-3, 1e-6)
@@ -171,7 +171,7 @@ def main() -> None:
     net.requires_grad_(False)
     x, y = as_pixels(data.x_test[: max(BATCHES)]), data.y_test[: max(BATCHES)]
     load_before = os.getloadavg()[0]
-    features = part(net, "body.extractor", nn.Module)(part(net, "normalize", nn.Module)(x)).detach()
+    features = submodule(net, "body.extractor", nn.Module)(submodule(net, "normalize", nn.Module)(x)).detach()
     print(f"{given.model} on {given.dataset}, one thread, torch {torch.__version__}, {os.cpu_count()} cores\n")
     compare_solvers(equilibrium(net), features, given.repeats)
     print()

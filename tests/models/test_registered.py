@@ -10,7 +10,7 @@ from bench.data.load import Dataset
 from bench.models.images import Images
 from bench.registry import model
 from tests.conftest import Trained
-from tests.parts import part
+from tests.parts import submodule
 
 NAMES = [entry.name for entry in model]
 # 36 million parameters in float64: a minute or more on one core.
@@ -72,9 +72,9 @@ def test_undefended_twin_is_the_same_extractor(digits: Dataset) -> None:
 
 def test_orthogonal_layer_is_orthogonal(trained: Trained) -> None:
     for name in ("lyadeq", "deq-orth"):
-        weight = part(trained(name), "body.orthogonal", nn.Linear).weight
+        weight = submodule(trained(name), "body.orthogonal", nn.Linear).weight
         torch.testing.assert_close(weight.T @ weight, torch.eye(64), rtol=0, atol=1e-5)
-    weight = part(trained("lyadeq[orthogonality=classifier]"), "body.classifier", nn.Linear).weight
+    weight = submodule(trained("lyadeq[orthogonality=classifier]"), "body.classifier", nn.Linear).weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(10), rtol=0, atol=1e-5)
 
 

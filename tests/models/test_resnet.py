@@ -10,7 +10,7 @@ from bench.models.resnet import BasicBlock
 from bench.settings.config import Config
 from tests.models import cnn
 from tests.models.cnn import DIGITS, SIZES, make
-from tests.parts import part
+from tests.parts import submodule
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_convolutions_run_channels_last() -> None:
 
 
 def test_pad_shortcuts_hold_no_parameters_and_pass_the_image_on() -> None:
-    block = part(make("resnet20"), "body.0.blocks.3", BasicBlock)
+    block = submodule(make("resnet20"), "body.0.blocks.3", BasicBlock)
     x = torch.rand(2, 16, 8, 8)
     y = block.shortcut(x)
     assert not list(block.shortcut.parameters())

@@ -18,7 +18,7 @@ from bench.models.images import Images
 from bench.models.weights.robustbench_package import load_zoo, robustbench_installation
 from bench.registry import model
 from tests.bench.helpers import Inside, cell_folders, last_line, store_content
-from tests.parts import part
+from tests.parts import submodule
 
 CIFAR10 = Images((3, 32, 32), 10, (0.5,) * 3, (0.5,) * 3)
 FILE = "cifar10/Linf/Tiny2020.pt"
@@ -98,7 +98,7 @@ def test_downloads_where_it_can(
     zoo: Zoo, build: Callable[..., nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo.online = Tiny().state_dict()
-    assert torch.equal(part(build(), "head", nn.Linear).weight, zoo.online["head.weight"])
+    assert torch.equal(submodule(build(), "head", nn.Linear).weight, zoo.online["head.weight"])
     assert (tmp_path / FILE).is_file() and capsys.readouterr().out == ""
 
 

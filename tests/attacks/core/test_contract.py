@@ -10,7 +10,7 @@ from bench.attacks.core.contract import ContractError, Search, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.registry import attack
-from tests.parts import part
+from tests.parts import submodule
 
 N = 5
 DRAWS = Draws(0, "x", range(N))
@@ -74,7 +74,7 @@ def test_images_outside_the_cube_are_refused_with_the_fix() -> None:
 
 def test_the_model_is_put_back_and_attacked_in_eval_mode() -> None:
     model = net().train()
-    first, last = part(model, "1", nn.Linear), part(model, "4", nn.Linear)
+    first, last = submodule(model, "1", nn.Linear), submodule(model, "4", nn.Linear)
     first.eval()
     last.bias.requires_grad_(False)
     seen = []

@@ -15,7 +15,7 @@ from bench.training.checkpoint import save_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model
 from tests.bench.training.foreign import FORMS, MEAN, STD, TheirResNet20, declare, load_declared
-from tests.parts import part
+from tests.parts import submodule
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -46,7 +46,7 @@ def test_convolutional_shortcuts_load_where_the_architecture_has_them(
 
 def test_our_own_checkpoint_is_one_too(digits: Dataset, config: Config, tmp_path: Path) -> None:
     ours = build_model(make_job(parse_model("resnet20"), digits, config, seed=3), digits).eval()
-    body = part(ours, "body", nn.Module)
+    body = submodule(ours, "body", nn.Module)
     save_weights(tmp_path / "ours.safetensors", ours)
     net, x = load_declared(declare(config, tmp_path / "ours.safetensors"), digits), as_pixels(digits.x_test[:5])
     # What bench.toml says of the normalisation wins over what the file holds.

@@ -15,7 +15,7 @@ from bench.models.equilibrium.solution_recorder import recording
 from bench.models.equilibrium.work_counter import counting
 from bench.models.images import Classifier
 from tests.conftest import Trained
-from tests.parts import equilibrium, implicit_cell, part
+from tests.parts import equilibrium, implicit_cell, submodule
 
 VARIANTS = ["deq", "deq-orth", "lyadeq", "lyadeq-no-orth"]
 READOUTS = [f"lyadeq[readout={name}]" for name in ("step", "output", "features")]
@@ -74,7 +74,7 @@ def test_unrolled_and_phantom_approach_the_exact_gradient(trained: Trained, imag
     net = trained("deq")
     x, y = images[0][:PROBED].double(), images[1][:PROBED]
     twin = exact_twin(net)
-    h = part(twin, "body.extractor", nn.Module)(twin.normalize(x))
+    h = submodule(twin, "body.extractor", nn.Module)(twin.normalize(x))
     jacobian = implicit_cell(twin).jacobian(equilibrium(twin).solve(h).z, h)
     # Plain iteration converges where the spectral radius is below one, and only there.
     contracting = torch.linalg.eigvals(jacobian).abs().amax(1) < 0.8

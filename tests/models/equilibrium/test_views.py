@@ -11,7 +11,7 @@ import bench.models.equilibrium.views
 from bench.models.equilibrium.views import Parts, state_views
 from bench.models.lyapunov.function import Lyapunov
 from tests.conftest import Trained
-from tests.parts import implicit_cell, part
+from tests.parts import implicit_cell, submodule
 
 DEQS = ["deq", "lyadeq-no-orth", "lyadeq", "mondeq", "lyadeq[readout=step]", "lyadeq[readout=features]"]
 
@@ -59,7 +59,7 @@ def test_intermediate_is_the_mean_over_states(
 def test_simultaneous_adjoint_by_hand(trained: Trained, images: tuple[Tensor, Tensor]) -> None:
     net, x = trained("deq"), images[0][:4]
     cell = implicit_cell(net)
-    h = part(net, "body.extractor", nn.Module)(net.normalize(x)).detach().requires_grad_()
+    h = submodule(net, "body.extractor", nn.Module)(net.normalize(x)).detach().requires_grad_()
     parts = Parts(lambda x: x, cell, lambda z, h: z)
     g = torch.randn(4, h.shape[1], generator=torch.Generator().manual_seed(0))
     z = bench.models.equilibrium.views.simultaneous(parts, h)
@@ -92,7 +92,7 @@ def test_bypass_is_exact_where_the_icnn_is_flat(flat: bool, trained: Trained, im
     net, x, y = copy.deepcopy(trained("lyadeq")), images[0][:40], images[1][:40]
     if flat:
         # g is 0 everywhere: V is η‖z‖², and the module hands on −αz/2.
-        part(net, "body.stabilised.lyapunov", Lyapunov).skip.bias.data.fill_(-1e4)
+        submodule(net, "body.stabilised.lyapunov", Lyapunov).skip.bias.data.fill_(-1e4)
     own, bypassed = gradient(net, x, y), gradient(net.views()["no-projection"], x, y)
     same = float((bypassed - own).abs().max()) < 1e-3 * float(own.abs().max())
     assert same == flat

@@ -10,7 +10,7 @@ from bench.models import resnet
 from bench.models.inference.fast_residual import Block, chain
 from bench.models.inference.folding import folded
 from bench.models.resnet import BasicBlock, ResNetFeatures, Shortcut
-from tests.parts import part
+from tests.parts import submodule
 
 
 def network(depth: int = 8, shortcut: Shortcut = "pad") -> ResNetFeatures:
@@ -94,15 +94,15 @@ def test_it_has_no_second_derivative() -> None:
 
 
 def hooked(net: ResNetFeatures) -> None:
-    part(net, "blocks.1.conv1", nn.Conv2d).register_forward_hook(lambda *_: None)
+    submodule(net, "blocks.1.conv1", nn.Conv2d).register_forward_hook(lambda *_: None)
 
 
 def hooked_backward(net: ResNetFeatures) -> None:
-    part(net, "blocks.1.shortcut", nn.Module).register_full_backward_hook(lambda *_: None)
+    submodule(net, "blocks.1.shortcut", nn.Module).register_full_backward_hook(lambda *_: None)
 
 
 def trainable(net: ResNetFeatures) -> None:
-    part(net, "blocks.0.conv2", nn.Conv2d).weight.requires_grad_()
+    submodule(net, "blocks.0.conv2", nn.Conv2d).weight.requires_grad_()
 
 
 def other_block(net: ResNetFeatures) -> None:

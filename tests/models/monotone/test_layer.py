@@ -14,7 +14,7 @@ from bench.models.equilibrium.solve import Method, solve
 from bench.models.monotone.enclosure import interval_cell
 from bench.models.monotone.layer import STRETCH, Monotone, MonotoneCell
 from tests.conftest import Trained
-from tests.parts import part
+from tests.parts import submodule
 
 SHAPES = ((1,), (2,), (7,), (3, 4, 5))
 
@@ -72,7 +72,7 @@ def test_w_and_its_absolute_value_are_monotone(layer: Monotone) -> None:
 @pytest.mark.parametrize("rescale", [False, True])
 def test_training_leaves_them_monotone(name: str, rescale: bool, trained: Trained) -> None:
     net = trained(name.replace("]", f",rescale={str(rescale).lower()}]"))
-    layer = copy.deepcopy(part(net, "body.monotone", Monotone)).double()
+    layer = copy.deepcopy(submodule(net, "body.monotone", Monotone)).double()
     w = matrix(layer)
     weights = layer.weights().detach().repeat_interleave(w.shape[0] // layer.shape[0])
     plain = weights[:, None] * w / weights

@@ -18,7 +18,7 @@ from bench.training.loop import build_model, train
 from bench.training.recipes.ibp import ibp, ramp_up, steps_down
 from bench.training.recipes.standard import TrainingStep, cosine
 from tests.bench.helpers import ROOT
-from tests.parts import part
+from tests.parts import submodule
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_training_logs_accuracy_and_ends_with_the_models_own_monotonicity(
     path = train(chosen, data, tmp_path, torch.device("cpu"), settings.train)
     net = build_model(chosen, data)
     load_weights(path, net)
-    assert float(part(net, "body.monotone", Monotone).get_buffer("m")) == 0.5
+    assert float(submodule(net, "body.monotone", Monotone).get_buffer("m")) == 0.5
     rows = path.with_suffix(".csv").read_text().split()[1:]
     assert len(rows) == 3
     assert float(rows[-1].split(",")[2]) > 0.5

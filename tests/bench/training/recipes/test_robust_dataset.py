@@ -20,7 +20,7 @@ from bench.training.loop import train
 from bench.training.recipes import robust_images
 from bench.training.recipes.robust_dataset import reduction
 from bench.training.recipes.robust_images import build_robust_dataset, make_plan, match_features, read_columns
-from tests.parts import part
+from tests.parts import submodule
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_one_step_is_the_normalised_gradient_of_the_distance() -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 5, bias=False), nn.Linear(5, 3))
     x, target = 0.4 + 0.2 * torch.rand(2, 4, 1, 4, 4)
-    weight = part(net, "1", nn.Linear).weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     gap = (x - target).flatten(1) @ weight.T
     gradient = (gap / gap.norm(dim=1, keepdim=True)) @ weight
     expected = x - 0.1 * (gradient / gradient.norm(dim=1, keepdim=True)).view_as(x)
