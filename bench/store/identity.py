@@ -27,13 +27,13 @@ class ModelIdentity:
     std: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        normalisation = {} if self.mean is None or self.std is None else {"mean": [*self.mean], "std": [*self.std]}
         return {
             "architecture": self.architecture,
             "implementation": self.implementation,
+            **({} if self.mean is None else {"mean": [*self.mean]}),
             "options": dict(self.options),
+            **({} if self.std is None else {"std": [*self.std]}),
             "weights": self.weights,
-            **normalisation,
         }
 
     @staticmethod
@@ -87,24 +87,24 @@ class CellIdentity:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        """As `key.json` holds it."""
+        """As `key.json` holds it, names in alphabetical order."""
         return {
-            "schema": self.schema,
-            "model": self.model.to_json(),
-            "data": {"name": self.dataset, "split": self.split, "hash": self.test_hash},
-            "protocol": {"name": self.protocol, "implementation": self.protocol_implementation},
             "attack": {
-                "name": self.attack,
                 "implementation": self.attack_implementation,
+                "name": self.attack,
                 "options": dict(self.attack_options),
             },
-            "eps": str(self.eps),
-            "seed": self.seed,
-            "dtype": self.dtype,
-            "device": self.device,
-            "engine": {"name": self.engine, "version": self.engine_version, "batch": self.batch},
-            **({} if self.twin is None else {"twin": self.twin.to_json()}),
             **({} if self.chain is None else {"chain": [str(eps) for eps in self.chain]}),
+            "data": {"hash": self.test_hash, "name": self.dataset, "split": self.split},
+            "device": self.device,
+            "dtype": self.dtype,
+            "engine": {"batch": self.batch, "name": self.engine, "version": self.engine_version},
+            "eps": str(self.eps),
+            "model": self.model.to_json(),
+            "protocol": {"implementation": self.protocol_implementation, "name": self.protocol},
+            "schema": self.schema,
+            "seed": self.seed,
+            **({} if self.twin is None else {"twin": self.twin.to_json()}),
         }
 
     @staticmethod

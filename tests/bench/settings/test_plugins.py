@@ -113,7 +113,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     wheel = build_wheel(ROOT, folder)
     names = zipfile.ZipFile(wheel).namelist()
-    assert "bench/bench.toml" in names and "models/deq.py" in names and "attacks/core/contract.py" in names
+    assert "bench/bench.toml" in names and "bench/models/deq.py" in names and "bench/attacks/core/contract.py" in names
+    assert not any(name.startswith(("models/", "attacks/")) for name in names)
     assert {"bench/paper/table1.csv", "bench/paper/inconsistencies.json", "bench/page/page.html.j2"} <= set(names)
     assert not any(name.startswith(("tests/", "results/")) for name in names)
     install(wheel, folder / "site")
@@ -122,7 +123,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_our_wheel_runs_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = subprocess.run(
-        [sys.executable, "-c", "import bench, models, attacks; print(bench.__file__, models.__file__)"],
+        [sys.executable, "-c", "import bench, bench.models; print(bench.__file__, bench.models.__file__)"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(installed), "PATH": ""},
         capture_output=True,
@@ -143,7 +144,7 @@ def test_a_defence_from_an_installed_wheel(installed: Path, tmp_path: Path) -> N
     (project / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
         '[project]\nname = "their-defence"\nversion = "1.0"\n'
-        '[project.entry-points."bench.settings.plugins"]\nblur = "their_defence"\n'
+        '[project.entry-points."bench.plugins"]\nblur = "their_defence"\n'
         '[tool.hatch.build.targets.wheel]\ninclude = ["their_defence.py"]\n'
     )
     site = tmp_path / "site"
