@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.data.load import Dataset, as_pixels, load
+from bench.models.images import Classifier
 from bench.settings.config import Config, load_config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
@@ -19,7 +20,7 @@ from tests.bench.helpers import Inside
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 15
 
-Trained = Callable[[str], nn.Module]
+Trained = Callable[[str], Classifier]
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +61,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(digits: Dataset, config: Config, checkpoints: Path) -> Trained:
     """A model by name, trained on digits for 15 epochs, in eval mode and without parameter gradients."""
 
-    def get(name: str) -> nn.Module:
+    def get(name: str) -> Classifier:
         job = make_job(parse_model(name), digits, config, seed=0, epochs=EPOCHS)
         path = train(job, digits, checkpoints, torch.device("cpu"), config.train)
         net = build_model(job, digits)
+        assert isinstance(net, Classifier)
         load_weights(path, net)
         return net.eval().requires_grad_(False)
 

@@ -38,11 +38,11 @@ class FoldedEquilibriumCell(Protocol):
 
     def inject(self, h: Tensor) -> Tensor: ...
 
-    def slopes(self, z: Tensor, c: Tensor) -> tuple[Tensor, ...]: ...
+    def slopes(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def input_adjoint(self, u: Tensor, *slopes: Tensor) -> Tensor: ...
+    def input_adjoint(self, u: Tensor, left: Tensor, right: Tensor) -> Tensor: ...
 
-    def adjoint(self, u: Tensor, *slopes_and_g: Tensor, out: Tensor | None = None) -> Tensor: ...
+    def adjoint(self, u: Tensor, left: Tensor, right: Tensor, g: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 
 
 @runtime_checkable
@@ -178,7 +178,7 @@ def _iterated(
     z: Tensor,
     h: Tensor,
     gradient: Tensor,
-    slopes: tuple[Tensor, ...],
+    slopes: tuple[Tensor, Tensor],
 ) -> Tensor:
     info = torch.finfo(z.dtype)
     # A confident model's gradients are so small that their squares vanish.

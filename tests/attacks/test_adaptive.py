@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import TypedDict
 
 import pytest
 import torch
@@ -10,28 +11,44 @@ from torch import Tensor, nn
 from bench.attacks.adaptive import MEMBERS, adaptive, stages
 from bench.attacks.autoattack import autoattack
 from bench.attacks.core.cascade import Cascade, CascadeState
-from bench.attacks.core.contract import linf, run_attack
+from bench.attacks.core.contract import Search, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.evaluation.budget import Budget, Counted
 from tests.conftest import Trained
+from tests.parts import submodule
 
 N, EPS = 60, 0.15
-SMALL = {"iterations": 20, "targets": 2, "queries": 20}
+
+
+class Budgets(TypedDict):
+    iterations: int
+    targets: int
+    queries: int
+
+
+SMALL: Budgets = {"iterations": 20, "targets": 2, "queries": 20}
 
 
 def masked(net: nn.Module) -> nn.Module:
     """No gradient through the equilibrium, a trace of one past it: what public DEQ libraries leave in eval mode."""
     twin = copy.deepcopy(net)
-    inner = twin.body.equilibrium.forward
-    twin.body.equilibrium.forward = lambda h: inner(h).detach() + 1e-3 * (h - h.detach())
+    layer = submodule(twin, "body.equilibrium", nn.Module)
+    inner = layer.forward
+    layer.forward = lambda h: inner(h).detach() + 1e-3 * (h - h.detach())
     return twin
 
 
-def standing(search: partial, net: nn.Module, x: Tensor, y: Tensor) -> int:
+def standing(search: Search, net: nn.Module, x: Tensor, y: Tensor) -> int:
     eps = torch.full((len(x),), EPS)
     found = run_attack(search, net, x, y, eps, Draws(0, "t", range(len(x))))
     with torch.no_grad():
         return int((net(found).argmax(1) == y).sum())
+
+
+def told(reached: CascadeState) -> Tensor:
+    """Which stage broke each example, (N,)."""
+    assert reached.broken_by is not None
+    return reached.broken_by
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +92,9 @@ def test_trail_says_who_broke_what(trained: Trained, batch: tuple[Tensor, Tensor
     found = search.resume(net, x, y, eps, Draws(0, "t", range(N)), reached=reached, after=lambda: None)
     with torch.no_grad():
         right, fooled = net(x).argmax(1) == y, net(found).argmax(1) != y
-    assert torch.equal(reached.broken_by >= 0, right & fooled)
-    assert int((reached.broken_by == 1).sum()) >= 3
+    broken_by = told(reached)
+    assert torch.equal(broken_by >= 0, right & fooled)
+    assert int((broken_by == 1).sum()) >= 3
     # What stands carries the best image found, still inside its ball.
     still = right & ~fooled
     assert bool((linf(x, found)[still] > 0).any()) and bool((linf(x, found) <= EPS / 2 + 1e-6).all())
@@ -88,12 +106,12 @@ def test_goes_on_from_a_smaller_radius(trained: Trained, batch: tuple[Tensor, Te
     draws = Draws(0, "t", range(N))
     small = CascadeState()
     first = search.resume(net, x, y, torch.full((N,), 0.08), draws, reached=small, after=lambda: None)
-    again = CascadeState(0, first, small.broken_by.clone())
+    again = CascadeState(0, first, told(small).clone())
     second = search.resume(net, x, y, torch.full((N,), 0.12), draws, reached=again, after=lambda: None)
-    broken = small.broken_by >= 0
+    broken = told(small) >= 0
     assert bool(broken.any()) and torch.equal(first[broken], second[broken])
-    assert int((again.broken_by >= 0).sum()) > int(broken.sum())
-    assert torch.equal((again.broken_by >= 0)[broken], broken[broken])
+    assert int((told(again) >= 0).sum()) > int(broken.sum())
+    assert torch.equal((told(again) >= 0)[broken], broken[broken])
 
 
 def test_every_member_runs_and_unknown_ones_are_refused(trained: Trained, batch: tuple[Tensor, Tensor]) -> None:

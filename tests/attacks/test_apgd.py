@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from bench.attacks.apgd import apgd, random_start, registered_apgd
 from bench.attacks.core.contract import ContractError, linf, run_attack
 from bench.attacks.core.draws import Draws
-from bench.attacks.core.losses import UNTARGETED, cross_entropy, dlr, dlr_targeted, margin
+from bench.attacks.core.losses import UNTARGETED, LossName, cross_entropy, dlr, dlr_targeted, margin
+from bench.attacks.core.views import GuideName
 from tests.conftest import Trained
+from tests.parts import submodule
 
 
 def linear(classes: int = 2, seed: int = 0) -> nn.Module:
@@ -27,20 +29,21 @@ def in_middle(n: int, seed: int = 0) -> Tensor:
     return 0.3 + 0.4 * torch.rand(n, 1, 3, 4, generator=torch.Generator().manual_seed(seed))
 
 
-EVERY = ["ce", "dlr", "margin", "dlr-targeted", "margin-targeted"]
+EVERY: list[LossName] = ["ce", "dlr", "margin", "dlr-targeted", "margin-targeted"]
 
 
 @pytest.mark.parametrize(
     ("loss", "classes"), [*((loss, 2) for loss in EVERY), ("margin-targeted", 3), ("margin-targeted", 7)]
 )
-def test_linear_optimum(loss: str, classes: int) -> None:
+def test_linear_optimum(loss: LossName, classes: int) -> None:
     """The largest margin over the ball is max over classes of (w_j − w_y)·x + ε‖w_j − w_y‖₁ + b_j − b_y.
 
     With two classes every loss grows with it; with more, a maximum of several linear functions has local maxima,
     and only searches aimed at each class in turn are bound to find the largest.
     """
     net, x, eps = linear(classes), in_middle(64), torch.linspace(0.001, 0.2, 64)
-    weight, bias = net[1].weight, net[1].bias
+    layer = submodule(net, "1", nn.Linear)
+    weight, bias = layer.weight, layer.bias
     with torch.no_grad():
         y = net(x).argmax(1)
     gaps = weight[None] - weight[y][:, None]
@@ -66,12 +69,12 @@ def test_linear_optimum(loss: str, classes: int) -> None:
     dead=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_never_leaves_ball_or_range(seed: int, loss: str, low: float, high: float, dead: bool) -> None:
+def test_never_leaves_ball_or_range(seed: int, loss: LossName, low: float, high: float, dead: bool) -> None:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
     if dead:  # gradients that vanish, logits that overflow a softmax
-        net[1].bias.data.fill_(-100.0)
-        net[3].weight.data.mul_(1e8)
+        submodule(net, "1", nn.Linear).bias.data.fill_(-100.0)
+        submodule(net, "3", nn.Linear).weight.data.mul_(1e8)
     x = torch.rand(10, 1, 3, 4).mul(1.4).sub(0.2).clamp(0, 1)
     eps = torch.linspace(low, high, 10)
     y = torch.randint(0, 4, (10,))
@@ -150,11 +153,12 @@ def test_guides(trained: Trained, images: tuple[Tensor, Tensor]) -> None:
     """A view's gradient is followed, the model decides; a model whose own gradient is cut still falls along a view."""
     net, x, y = trained("deq"), images[0][:80], images[1][:80]
     cut = copy.deepcopy(net)
-    inner = cut.body.equilibrium.forward
-    cut.body.equilibrium.forward = lambda h: inner(h).detach() + 0 * h
+    layer = submodule(cut, "body.equilibrium", nn.Module)
+    inner = layer.forward
+    layer.forward = lambda h: inner(h).detach() + 0 * h
     eps, draws = torch.full((80,), 0.2), Draws(0, "t", range(80))
 
-    def standing(guide: str) -> int:
+    def standing(guide: GuideName) -> int:
         found = run_attack(partial(registered_apgd, steps=20, guide=guide), cut, x, y, eps, draws)
         with torch.no_grad():
             return int((cut(found).argmax(1) == y).sum())

@@ -17,6 +17,7 @@ from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import rivals
 from bench.attacks.fab import fab, to_hyperplane
 from tests.conftest import Trained
+from tests.parts import submodule
 
 
 def aimed(steps: int, rank: int = 0) -> Any:
@@ -79,7 +80,7 @@ def test_linear_optimum() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).requires_grad_(False)
     x = 0.3 + 0.4 * torch.rand(64, 1, 3, 4)
     logits = net(x)
-    y, weight = logits.argmax(1), net[1].weight
+    y, weight = logits.argmax(1), submodule(net, "1", nn.Linear).weight
     distance = (logits[:, 0] - logits[:, 1]).abs() / (weight[0] - weight[1]).abs().sum()
     eps = distance * torch.linspace(0.5, 1.5, 64)
     found = run_attack(aimed(steps=20), net, x, y, eps, Draws(0, "t", range(64)))
@@ -113,7 +114,7 @@ def test_never_leaves_ball_or_range(seed: int, low: float, high: float, dead: bo
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
     if dead:  # gradients that vanish
-        net[1].bias.data.fill_(-100.0)
+        submodule(net, "1", nn.Linear).bias.data.fill_(-100.0)
     x = torch.rand(10, 1, 3, 4).mul(1.4).sub(0.2).clamp(0, 1)
     eps, y = torch.linspace(low, high, 10), torch.randint(0, 4, (10,))
     found = run_attack(aimed(5, rank=seed % 3), net, x, y, eps, Draws(seed, "t", range(10)))

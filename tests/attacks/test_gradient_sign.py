@@ -2,16 +2,18 @@
 
 import inspect
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
 import torchattacks
 from torch import Tensor, nn
 
-from bench.attacks.core.contract import run_attack
+from bench.attacks.core.contract import Search, run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import eq14_steps, ifgsm, pgd
 from tests.conftest import Trained
+from tests.parts import submodule
 
 EPS = 8 / 255
 
@@ -27,12 +29,13 @@ def test_eq14_in_exact_fractions() -> None:
 def torchattacks_pgd(net: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
     """The peer, given our random start in place of its own draw."""
     attack = torchattacks.PGD(net, eps=EPS, alpha=1 / 255, steps=10, random_start=True)
-    original = torch.Tensor.uniform_
-    torch.Tensor.uniform_ = lambda self, low, high: self.copy_(start)
-    try:
+
+    def given(tensor: Tensor, low: float, high: float) -> Tensor:
+        return tensor.copy_(start)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "uniform_", given)
         return attack(x, y)
-    finally:
-        torch.Tensor.uniform_ = original
 
 
 @pytest.mark.parametrize("name", ["resnet20", "fc-linear", "deq", "lyadeq"])
@@ -54,21 +57,18 @@ def test_the_random_start_is_ours_to_give() -> None:
 
 
 @pytest.mark.parametrize("search", [ifgsm, pgd])
-def test_linear_model_reaches_the_closed_form(search: object) -> None:
+def test_linear_model_reaches_the_closed_form(search: Search) -> None:
     """Two classes, linear: the optimum is x − ε·sign(w_y − w_other), clipped to [0, 1]."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     x = torch.rand(20, 3, 2, 2)
     y = torch.randint(0, 2, (20,))
     eps = torch.linspace(0.01, 0.2, 20)
-    weight = net[1].weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     direction = (weight[1 - y] - weight[y]).view_as(x).sign()
     optimum = (x + eps.view(-1, 1, 1, 1) * direction).clamp(0, 1)
 
-    def long(*arguments: object) -> Tensor:
-        return search(*arguments, steps=150)
-
-    found = run_attack(long, net, x, y, eps, Draws(0, "x", range(20)))
+    found = run_attack(partial(search, steps=150), net, x, y, eps, Draws(0, "x", range(20)))
     torch.testing.assert_close(found, optimum, rtol=0, atol=1e-6)
     for images in (found, optimum):
         assert images.shape == x.shape

@@ -64,7 +64,7 @@ def test_normalised_is_torchattacks_on_the_body(
     with torch.no_grad():
         assert np.array_equal(outcomes["adversarial"], net.body(peer).argmax(1).numpy())
         assert np.array_equal(outcomes["clean"], net(images[0][:N]).argmax(1).numpy())
-    moved = ((peer - x).abs() * net.normalize.std).flatten(1).amax(1)
+    moved = ((peer - x).abs() * net.normalize.get_buffer("std")).flatten(1).amax(1)
     assert np.array_equal(outcomes["linf"], moved.numpy())
     assert (outcomes["linf"] > 2 * EPS).any(), "the clamp leaves the ball"
 
@@ -125,8 +125,8 @@ def test_the_control_says_so_everywhere(tmp_path: Path, inside: Inside) -> None:
 def test_the_row_of_a_model_without_the_split(tmp_path: Path, inside: Inside) -> None:
     plugin = tmp_path / "unsplit.py"
     plugin.write_text(UNSPLIT)
-    base = ("run", "--models", "unsplit,fc-linear", "--eps", "8", "--epochs", "1", "--examples", "1")
-    base += ("--protocol", "paper-normalized", "--plugin", str(plugin))
+    matrix = ("--models", "unsplit,fc-linear", "--eps", "8", "--epochs", "1", "--examples", "1")
+    base = ("run", *matrix, "--protocol", "paper-normalized", "--plugin", str(plugin))
     for failed in (inside(tmp_path, *base, code=2), inside(tmp_path, *base, "--dry-run", code=2)):
         assert "unsplit" in last_line(failed) and "not split into `normalize`" in last_line(failed)
         assert "fc-linear" in failed.stdout

@@ -25,9 +25,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-import foolbox
 import torch
 import torchattacks
+from foolbox.attacks.basic_iterative_method import LinfBasicIterativeAttack
+from foolbox.attacks.projected_gradient_descent import LinfProjectedGradientDescentAttack
+from foolbox.models.pytorch import PyTorchModel
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -43,6 +45,7 @@ from bench.system.memory import prepare_memory
 from bench.tables.lines import robust_right
 from tests.benchmarks.engine import BATCH, rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
+from tests.parts import equilibrium
 
 RADII = [Fraction(k, 255) for k in (2, 4, 6, 8)]
 ALPHA = 1 / 255
@@ -91,8 +94,8 @@ def by_torchattacks(net: nn.Module, name: str, eps: float, steps: int, x: Tensor
 
 
 def by_foolbox(net: nn.Module, name: str, eps: float, steps: int, x: Tensor, y: Tensor) -> Tensor:
-    kind = {"ifgsm": foolbox.attacks.LinfBasicIterativeAttack, "pgd": foolbox.attacks.LinfPGD}[name]
-    model = foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device)
+    kind = {"ifgsm": LinfBasicIterativeAttack, "pgd": LinfProjectedGradientDescentAttack}[name]
+    model = PyTorchModel(net, bounds=(0, 1), device=x.device)
     return kind(abs_stepsize=ALPHA, steps=steps, random_start=name == "pgd")(model, x, y, epsilons=[eps])[1][0]
 
 
@@ -106,7 +109,7 @@ LOOPS = {
 @contextmanager
 def textbook(net: nn.Module) -> Iterator[None]:
     """The same model solved as the paper's Algorithm 1 has it: Anderson at every step, and LU for the adjoint."""
-    layer, few = net.body.equilibrium, gradient_module.FEW
+    layer, few = equilibrium(net), gradient_module.FEW
     base = layer.settings[False]
     layer.settings[False], gradient_module.FEW = replace(base, method="anderson"), 10**9
     try:

@@ -67,7 +67,7 @@ def once(
     entry = attack["autoattack"]
     cascade = bind(entry, entry.resolve(options))
     assert isinstance(cascade, Cascade)
-    follow = partial(cascade.follow, reached=reached, after=lambda: marks.append(clock()))
+    follow = partial(cascade.resume, reached=reached, after=lambda: marks.append(clock()))
     model = Counted(net, budget, net(x[:1]).shape[1]).eval()
     found = run_attack(follow, model, x, y, torch.full((len(x),), eps), draws)
     spent = {name: after - before for name, before, after in zip(cascade.stages, marks, marks[1:], strict=False)}

@@ -25,10 +25,11 @@ from torchdeq.solver import get_solver
 import bench.models.equilibrium.gradient as gradient_module
 from bench.attacks.core.sign_ascent import input_gradient
 from bench.data.load import as_pixels
-from bench.models.equilibrium.deq_cell import ImplicitCell
 from bench.models.equilibrium.layer import Equilibrium
+from bench.models.equilibrium.methods import SolverName
 from bench.models.equilibrium.work_counter import count, counting
 from tests.benchmarks.trained import options, trained
+from tests.parts import equilibrium, submodule
 
 MAX_ITER = 50
 BATCHES, TOLERANCES = (1, 64, 1024), (1e-3, 1e-6)
@@ -49,7 +50,7 @@ def medians(sides: Sides, repeats: int) -> dict[str, float]:
     return {name: statistics.median(times[1:]) for name, times in spent.items()}  # the first round warms up
 
 
-def run_ours(layer: Equilibrium, h: Tensor, name: str, tol: float) -> Tensor:
+def run_ours(layer: Equilibrium, h: Tensor, name: SolverName, tol: float) -> Tensor:
     base = layer.settings[False]
     layer.settings[False] = replace(base, method=name, tol=tol, max_iter=MAX_ITER, fallback="none")
     try:
@@ -67,7 +68,7 @@ def run_peer(layer: Equilibrium, h: Tensor, name: str, tol: float) -> Tensor:
         return get_solver(name)(f, torch.zeros_like(h), max_iter=MAX_ITER, tol=tol, stop_mode="rel")[0]
 
 
-def ours(batch: int) -> list[str]:
+def ours(batch: int) -> list[SolverName]:
     """Newton factorises a matrix per sample and step: not for large batches."""
     return ["alternating", "newton", "anderson"] if batch < max(BATCHES) else ["alternating", "anderson"]
 
@@ -85,7 +86,7 @@ def evaluations(run: Callable[[], Tensor]) -> float:
     return work.f_evaluations / len(solved)
 
 
-def worst_residual(cell: ImplicitCell, z: Tensor, h: Tensor) -> float:
+def worst_residual(cell: nn.Module, z: Tensor, h: Tensor) -> float:
     """The largest ‖f(z) − z‖ / ‖f(z)‖, computed in float64."""
     exact = cell.double()
     value = exact(z.double(), h.double())
@@ -101,7 +102,7 @@ def compare_solvers(layer: Equilibrium, features: Tensor, repeats: int) -> None:
             sides = solvers(layer, h, tol)
             times = medians(sides, repeats)
             first = next(iter(times.values()))
-            worst = {name: worst_residual(layer.cell, run(), h) for name, run in sides.items()}  # type: ignore[arg-type]
+            worst = {name: worst_residual(layer.cell, run(), h) for name, run in sides.items()}
             for name, run in sides.items():
                 rows.append([batch, tol, name, times[name], times[name] / first, evaluations(run), worst[name]])
             for name in PEERS:
@@ -128,7 +129,7 @@ def at_the_same_residual(
     for name in (name for name in ours(len(h)) if name != "anderson"):
         own = partial(run_ours, layer, h, name, reached - ROUNDING)
         times = medians({"theirs": peer, "ours": own}, repeats)
-        residual = worst_residual(layer.cell, own(), h)  # type: ignore[arg-type]
+        residual = worst_residual(layer.cell, own(), h)
         theirs = [reached, times["theirs"], evaluations(peer)]
         lines.append([*what, *theirs, name, residual, times["ours"], evaluations(own)])
     return lines
@@ -136,7 +137,7 @@ def at_the_same_residual(
 
 def compare_gradients(net: nn.Module, x: Tensor, y: Tensor, repeats: int) -> None:
     """∂ cross-entropy/∂x of one batch, as an attack takes it at every step."""
-    layer = net.body.equilibrium
+    layer = equilibrium(net)
     base, few = layer.settings[False], gradient_module.FEW
 
     def reference(run: Callable[[], Tensor]) -> Tensor:
@@ -155,7 +156,7 @@ def compare_gradients(net: nn.Module, x: Tensor, y: Tensor, repeats: int) -> Non
 
     rows = []
     for what, run in (("forward", logits), ("forward and backward", both)):
-        sides = {"new": run, "old": lambda run=run: reference(run)}
+        sides: Sides = {"new": run, "old": partial(reference, run)}
         times = medians(sides, repeats)
         apart = (sides["new"]() - sides["old"]()).abs().max() / sides["old"]().abs().max()
         rows.append([what, len(x), times["old"], times["new"], times["old"] / times["new"], float(apart)])
@@ -170,9 +171,9 @@ def main() -> None:
     net.requires_grad_(False)
     x, y = as_pixels(data.x_test[: max(BATCHES)]), data.y_test[: max(BATCHES)]
     load_before = os.getloadavg()[0]
-    features = net.body.extractor(net.normalize(x)).detach()
+    features = submodule(net, "body.extractor", nn.Module)(submodule(net, "normalize", nn.Module)(x)).detach()
     print(f"{given.model} on {given.dataset}, one thread, torch {torch.__version__}, {os.cpu_count()} cores\n")
-    compare_solvers(net.body.equilibrium, features, given.repeats)
+    compare_solvers(equilibrium(net), features, given.repeats)
     print()
     for batch in (25, 250):
         compare_gradients(net, x[:batch], y[:batch], given.repeats)

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.data.load import Dataset, as_pixels, load
 from bench.models.equilibrium.deq_cell import ImplicitCell
+from bench.models.mondeq import MonDEQ
 from bench.settings.config import load_config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import build_model, train
+from tests.parts import statistics
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +26,9 @@ def cell() -> ImplicitCell:
         torch.nn.init.normal_(linear.weight, std=0.18)
         torch.nn.init.normal_(linear.bias, std=0.1)
     for bn in (net.inner_bn, net.outer_bn):
-        bn.running_mean.uniform_(0, 0.5)
-        bn.running_var.uniform_(0.5, 1.5)
+        mean, variance = statistics(bn)
+        mean.uniform_(0, 0.5)
+        variance.uniform_(0.5, 1.5)
     return net.eval().requires_grad_(False)
 
 
@@ -54,12 +57,13 @@ def digit_images(digit_set: Dataset) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(scope="session")
-def trained_digits(digit_set: Dataset, tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+def trained_digits(digit_set: Dataset, tmp_path_factory: pytest.TempPathFactory) -> MonDEQ:
     """ibp-mondeq for ε = 0.1, 30 epochs, in eval mode."""
     config = load_config(Path(__file__).resolve().parents[2] / "bench.toml")
     spec = parse_model("ibp-mondeq[eps=0.1,width=64]+ibp[lr=5e-3]")
     job = make_job(spec, digit_set, config, seed=0, epochs=30)
     path = train(job, digit_set, tmp_path_factory.mktemp("mondeq"), torch.device("cpu"), config.train)
     net = build_model(job, digit_set)
+    assert isinstance(net, MonDEQ)
     load_weights(path, net)
     return net.eval()

@@ -1,19 +1,23 @@
 """Monotone DEQs as models: their options, their gradients, and bounds in training."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.errors import BenchError
+from bench.models.mondeq import MonDEQ
 from bench.registry import model
 from tests.models.mondeqs import make_mondeq, plain_images
+from tests.parts import batches_seen
 
 FORMS = ["dense", "3", "7"]
-EXACT = {"train_tol": 1e-12, "train_gradient_tol": 1e-12, "train_max_iter": 200}
+EXACT: dict[str, Any] = {"train_tol": 1e-12, "train_gradient_tol": 1e-12, "train_max_iter": 200}
 
 
-def loss(net: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+def loss(net: MonDEQ, x: Tensor, y: Tensor, eps: float) -> Tensor:
     return functional.cross_entropy(net.worst_case(x, y, eps)[1], y)
 
 
@@ -71,11 +75,11 @@ def test_at_radius_zero_the_worst_case_is_the_clean_one(form: str, training: boo
     net.body.settings[False] = net.body.settings[True]
     x, y = torch.rand(6, 2, 8, 8, dtype=torch.double), torch.arange(6) % 3
     counters = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
-    before = [int(module.num_batches_tracked) for module in counters]
+    before = [batches_seen(module) for module in counters]
     logits, worst = net.worst_case(x, y, 0.0)
-    assert [int(module.num_batches_tracked) - old for module, old in zip(counters, before, strict=True)] == [
-        int(training)
-    ] * len(counters)
+    assert [batches_seen(module) - old for module, old in zip(counters, before, strict=True)] == [int(training)] * len(
+        counters
+    )
     torch.testing.assert_close(worst, logits - logits.gather(1, y[:, None]), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(logits, net(x))
     assert bool((net.worst_case(x, y, 0.02)[1] >= worst - 1e-9).all())

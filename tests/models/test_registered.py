@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.data.load import Dataset
 from bench.models.images import Images
 from bench.registry import model
 from tests.conftest import Trained
+from tests.parts import submodule
 
 NAMES = [entry.name for entry in model]
 # 36 million parameters in float64: a minute or more on one core.
@@ -20,7 +21,7 @@ BATCHES = (1, 7, 64, 256)
 LARGE = {"resnet56", "vgg16", "wrn-28-10"}  # too slow to train here: random weights, fitting running statistics
 
 
-def ready(name: str, trained: Trained, digits: Dataset) -> torch.nn.Module:
+def ready(name: str, trained: Trained, digits: Dataset) -> nn.Module:
     if name not in LARGE:
         return trained(name)
     torch.manual_seed(0)
@@ -31,7 +32,7 @@ def ready(name: str, trained: Trained, digits: Dataset) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def spread(net: torch.nn.Module, x: Tensor) -> float:
+def spread(net: nn.Module, x: Tensor) -> float:
     """The largest change of a logit over batch sizes."""
     reference = torch.cat([net(part) for part in x.split(max(BATCHES))])
     results = [torch.cat([net(part) for part in x[: max(64, 2 * n)].split(n)]) for n in BATCHES]
@@ -71,9 +72,9 @@ def test_undefended_twin_is_the_same_extractor(digits: Dataset) -> None:
 
 def test_orthogonal_layer_is_orthogonal(trained: Trained) -> None:
     for name in ("lyadeq", "deq-orth"):
-        weight = trained(name).body.orthogonal.weight
+        weight = submodule(trained(name), "body.orthogonal", nn.Linear).weight
         torch.testing.assert_close(weight.T @ weight, torch.eye(64), rtol=0, atol=1e-5)
-    weight = trained("lyadeq[orthogonality=classifier]").body.classifier.weight
+    weight = submodule(trained("lyadeq[orthogonality=classifier]"), "body.classifier", nn.Linear).weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(10), rtol=0, atol=1e-5)
 
 

@@ -18,6 +18,7 @@ from bench.models.images import Images
 from bench.models.weights.robustbench_package import load_zoo, robustbench_installation
 from bench.registry import model
 from tests.bench.helpers import Inside, cell_folders, last_line, store_content
+from tests.parts import submodule
 
 CIFAR10 = Images((3, 32, 32), 10, (0.5,) * 3, (0.5,) * 3)
 FILE = "cifar10/Linf/Tiny2020.pt"
@@ -36,7 +37,7 @@ class Tiny(nn.Module):
         self.register_buffer("mu", torch.full((3,), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x.mean((2, 3)) - self.mu)
+        return self.head(x.mean((2, 3)) - self.get_buffer("mu"))
 
 
 class Zoo:
@@ -97,7 +98,7 @@ def test_downloads_where_it_can(
     zoo: Zoo, build: Callable[..., nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo.online = Tiny().state_dict()
-    assert torch.equal(build().head.weight, zoo.online["head.weight"])
+    assert torch.equal(submodule(build(), "head", nn.Linear).weight, zoo.online["head.weight"])
     assert (tmp_path / FILE).is_file() and capsys.readouterr().out == ""
 
 
@@ -184,9 +185,10 @@ def random_weights(tables: Any, name: str, folder: Path) -> nn.Module:
     net: nn.Module = tables["cifar10", "Linf"][name]["model"]()
     place = folder / "cifar10/Linf"
     place.mkdir(parents=True, exist_ok=True)
-    members = {"": net} if not hasattr(net, "models") else {f".pt_m{i}": part for i, part in enumerate(net.models)}
-    for suffix, part in members.items():
-        kept = {k: v for k, v in part.state_dict().items() if k not in ("mu", "sigma")}
+    several = getattr(net, "models", None)
+    members = {"": net} if several is None else {f".pt_m{i}": one for i, one in enumerate(several)}
+    for suffix, one in members.items():
+        kept = {k: v for k, v in one.state_dict().items() if k not in ("mu", "sigma")}
         torch.save({"state_dict": {f"module.{k}": v for k, v in kept.items()}}, place / f"{name}{suffix}.pt")
     return net.eval()
 

@@ -6,16 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench.attacks.core.contract import ContractError, linf, run_attack
+from bench.attacks.core.contract import ContractError, Search, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.registry import attack
+from tests.parts import submodule
 
 N = 5
 DRAWS = Draws(0, "x", range(N))
 
 
-def net(seed: int = 0) -> nn.Module:
+def net(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 3))
 
@@ -31,7 +32,7 @@ SEARCHES = [ifgsm, pgd, attack["torchattacks:MIFGSM"].target, attack["torchattac
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 500), st.lists(st.floats(0, 1), min_size=N, max_size=N), st.sampled_from(SEARCHES))
-def test_no_attack_leaves_the_ball_or_the_cube(seed: int, radii: list[float], search: object) -> None:
+def test_no_attack_leaves_the_ball_or_the_cube(seed: int, radii: list[float], search: Search) -> None:
     x, y = batch(seed)
     eps = torch.tensor(radii)
     found = run_attack(search, net(seed), x, y, eps, DRAWS)
@@ -55,7 +56,7 @@ def test_projects_attacks_without_a_radius() -> None:
         (lambda model, x, y, eps, draws: x[:2], "returned"),
     ],
 )
-def test_a_search_that_breaks_a_bound_is_told(broken: object, message: str) -> None:
+def test_a_search_that_breaks_a_bound_is_told(broken: Search, message: str) -> None:
     x, y = batch()
     with pytest.raises(ContractError, match=message):
         run_attack(broken, net(), x, y, torch.full((N,), 0.1), DRAWS)
@@ -73,8 +74,9 @@ def test_images_outside_the_cube_are_refused_with_the_fix() -> None:
 
 def test_the_model_is_put_back_and_attacked_in_eval_mode() -> None:
     model = net().train()
-    model[1].eval()
-    model[4].bias.requires_grad_(False)
+    first, last = submodule(model, "1", nn.Linear), submodule(model, "4", nn.Linear)
+    first.eval()
+    last.bias.requires_grad_(False)
     seen = []
     x, y = batch()
 
@@ -85,8 +87,8 @@ def test_the_model_is_put_back_and_attacked_in_eval_mode() -> None:
     with pytest.raises(RuntimeError, match="in the middle"):
         run_attack(search, model, x, y, torch.full((N,), 0.1), DRAWS)
     assert seen == [(False, False)]
-    assert model.training and not model[1].training and model[3].training
-    assert model[1].weight.requires_grad and not model[4].bias.requires_grad
+    assert model.training and not first.training and model[3].training
+    assert first.weight.requires_grad and not last.bias.requires_grad
 
 
 def test_the_search_cannot_change_the_callers_images() -> None:

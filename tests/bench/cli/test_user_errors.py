@@ -161,9 +161,9 @@ def test_store_of_another_schema_is_refused(tmp_path: Path, inside: Inside) -> N
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.cli import commands
+    from bench.cli import request
 
-    monkeypatch.setattr(commands, "debugging", False)
+    monkeypatch.setattr(request, "debugging", False)
     done = inside(tmp_path, "run", "--models", "nope", "--debug", code=2)
     assert "Traceback" in done.stderr and "unknown model 'nope'" in done.stderr
 
@@ -209,9 +209,9 @@ def test_plugin_whose_forward_raises_fails_its_own_row(tmp_path: Path, inside: I
 def test_debug_shows_where_a_plugin_failed_and_changes_nothing_else(
     failure: str, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.cli import commands
+    from bench.cli import request
 
-    monkeypatch.setattr(commands, "debugging", False)
+    monkeypatch.setattr(request, "debugging", False)
     (tmp_path / "fails.py").write_text(
         "from bench.registry import attack\n"
         "@attack('fails')\n"

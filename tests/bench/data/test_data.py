@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.io import savemat
 
 from bench.data.load import Dataset, load
@@ -22,8 +22,8 @@ def arrays(n: int = 20, classes: int = 3) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def write(folder: Path, **changes: object) -> Path:
-    np.savez(folder / "mine.npz", **{**arrays(), **changes})
+def write(folder: Path, **changes: ArrayLike) -> Path:
+    np.savez(folder / "mine.npz", allow_pickle=True, **{**arrays(), **changes})
     return folder / "mine.npz"
 
 
@@ -45,7 +45,7 @@ def test_own_npz_by_declaration(tmp_path: Path) -> None:
 
 
 def test_hash_is_of_the_content(tmp_path: Path) -> None:
-    def hashes(**changes: object) -> tuple[str, str]:
+    def hashes(**changes: ArrayLike) -> tuple[str, str]:
         data = load("mine", tmp_path, {"path": write(tmp_path, **changes)})
         return data.train_hash, data.test_hash
 
@@ -69,7 +69,7 @@ def test_hash_is_of_the_content(tmp_path: Path) -> None:
         ({"x_test": np.zeros((7, 2, 5, 5), np.uint8)}, "differ in shape"),
     ],
 )
-def test_malformed_arrays_are_told(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_malformed_arrays_are_told(tmp_path: Path, changes: dict[str, NDArray[np.generic]], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         load("mine", tmp_path, {"path": write(tmp_path, **changes)})
 

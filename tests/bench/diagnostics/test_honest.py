@@ -5,11 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from torch import nn
 
 from bench.data.load import Dataset, load
 from bench.diagnostics.reading import read
 from bench.diagnostics.suite import SUITE, diagnose
+from bench.models.images import Classifier
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint import load_weights
@@ -38,12 +38,13 @@ def committed(mnist: Dataset, config: Config) -> Trained:
     """A model by name from the committed checkpoints, or those in BENCH_CHECKPOINTS; skips without."""
     folder = Path(os.environ.get("BENCH_CHECKPOINTS", ROOT / "results/checkpoints"))
 
-    def get(name: str) -> nn.Module:
+    def get(name: str) -> Classifier:
         job = make_job(parse_model(name), mnist, config, seed=0)
         path = job.checkpoint(folder)
         if not path.exists():
             pytest.skip(f"no checkpoint {path}")
         net = build_model(job, mnist)
+        assert isinstance(net, Classifier)
         load_weights(path, net)
         return net.eval().requires_grad_(False)
 

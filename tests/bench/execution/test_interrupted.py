@@ -86,7 +86,7 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
     kept = stage_checkpoints.load(0)
     assert kept is not None and kept[0].done == stage
     assert kept[1].forwards > 0
-    done = []
+    done = list[int]()
     with monkeypatch.context() as patch:
         for name in ATTACKS[:stage]:
             patch.setitem(COMPACT, name, counted(COMPACT[name], done))
@@ -118,20 +118,24 @@ def test_a_damaged_file_is_computed_again(run: Run, stage_checkpoints: StageChec
 
 
 def test_the_shelf_gives_back_what_it_was_given(stage_checkpoints: StageCheckpoints) -> None:
-    reached = CascadeState(2, torch.rand(3, 1, 2, 2), torch.tensor([-1, 0, 1], dtype=torch.int8))
+    reached_images, told = torch.rand(3, 1, 2, 2), torch.tensor([-1, 0, 1], dtype=torch.int8)
+    reached = CascadeState(2, reached_images, told)
     stage_checkpoints.save(0, reached, Budget(1, 2, 3, 4, 5.5))
     StageCheckpoints(stage_checkpoints.folder, 4).save(0, reached, Budget())
     kept = stage_checkpoints.load(0)
     assert kept is not None and kept[1] == Budget(1, 2, 3, 4, 5.5) and kept[0].done == 2
-    assert torch.equal(kept[0].images, reached.images) and torch.equal(kept[0].broken_by, reached.broken_by)
+    images, broken_by = kept[0].images, kept[0].broken_by
+    assert images is not None and broken_by is not None
+    assert torch.equal(images, reached_images) and torch.equal(broken_by, told)
     stage_checkpoints.clear()
     assert stage_checkpoints.load(0) is None and StageCheckpoints(stage_checkpoints.folder, 4).load(0) is not None
 
 
 def test_killed_in_square_it_goes_on_there(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL to the command-line process while Square runs, then the command again, without APGD at hand."""
-    matrix = ("run", "--models", "fc-linear", "--eps", "16", "--epochs", "3", "--examples", "1", "--workers", "1")
-    matrix += ("--protocol", "standard", "--attacks", "autoattack[iterations=5,targets=2,queries=3000]")
+    small = ("--models", "fc-linear", "--eps", "16", "--epochs", "3", "--examples", "1", "--workers", "1")
+    attacks = ("--protocol", "standard", "--attacks", "autoattack[iterations=5,targets=2,queries=3000]")
+    matrix = ("run", *small, *attacks)
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     calm.mkdir()
     inside(calm, *matrix)

@@ -1,22 +1,28 @@
 """Which shards of which cells are computed together."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bench.execution.rows import Matrix, PlannedRow, ReadyRow
 from bench.execution.tasks import TOGETHER, _pieces, row_tasks
 from bench.settings.config import Config
+from bench.store.cells import Cell
 
 
-class Cell(SimpleNamespace):
+class Named(SimpleNamespace):
     def key(self) -> str:
         return str(self.name)
 
 
-A, B = Cell(name="a"), Cell(name="b")
-GROUP: Any = [A, B]
+def cell(**facts: object) -> Cell:
+    """With the facts that a test needs."""
+    return cast(Cell, Named(**facts))
+
+
+A, B = cell(name="a"), cell(name="b")
+GROUP = [A, B]
 
 
 def test_shards_go_together_where_larger_batches_pay_and_every_worker_has_a_task() -> None:
@@ -44,8 +50,8 @@ def test_only_shards_that_lack_the_same_cells_go_together() -> None:
 def test_a_cell_on_its_own_is_filed_shard_by_shard(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the packed cells beside it do: a cascade of hours gains nothing from the company."""
 
-    def cell(name: str, packed: bool) -> Any:
-        return Cell(
+    def of(name: str, packed: bool) -> Cell:
+        return cell(
             name=name,
             packed=packed,
             attack=name,
@@ -55,12 +61,12 @@ def test_a_cell_on_its_own_is_filed_shard_by_shard(config: Config, monkeypatch: 
             images_of=lambda _: range(250),
         )
 
-    cells = [cell("fgsm", True), cell("pgd", True), cell("autoattack", False)]
+    cells = [of("fgsm", True), of("pgd", True), of("autoattack", False)]
     store: Any = SimpleNamespace(missing=lambda *_: [0, 1, 2, 3])
     monkeypatch.setattr("bench.execution.tasks._predict", lambda *_: ({}, 8 * config.run.batch_size))
     job: Any = SimpleNamespace(pretrained=True)
     attack: Any = None
     row = ReadyRow(PlannedRow("deq", "digits", job), tuple((attack, one) for one in cells), (), "")
     tasks, _ = row_tasks(row, Matrix({}, (), (), ()), config, "cpu", store, 1)
-    found = [([cell.attack for cell in task.cells], task.shards) for task in tasks]
+    found = [([one.attack for one in task.cells], task.shards) for task in tasks]
     assert found == [(["fgsm", "pgd"], (0, 1, 2, 3)), *((["autoattack"], (shard,)) for shard in range(4))]

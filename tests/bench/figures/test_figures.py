@@ -9,15 +9,20 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib import image
 
+from bench.data.load import Dataset
+from bench.execution.rows import AttackPlan, Row
 from bench.figures.curves import figure_4
+from bench.figures.recompute import Attacked, attack_first
 from bench.figures.series import Series
 from bench.figures.style import COLOURS, DASHES, MARKERS, series_style
 from bench.registry import attack as attacks
 from bench.registry import protocol as protocols
+from bench.settings.config import Config
 from bench.statistics import Share
 from bench.store.identity import CellIdentity
 from bench.store.inventory import inventory
@@ -72,7 +77,7 @@ def test_points_are_joined_only_where_nothing_lies_between_and_as_many_images_ar
 
     weak = Series("digits", "deq", "paper", "PGD", points(500, 2, 4) | points(100, 8, 16, 24))
     figure, text = figure_4("digits", [weak], {"deq": points(500, 2, 4, 24)})
-    drawn = [tuple(line.get_xdata()) for line in figure.axes[0].get_lines()]
+    drawn = [tuple(np.asarray(line.get_xdata(), float).tolist()) for line in figure.axes[0].get_lines()]
     joined = dict.fromkeys(tuple(None if math.isnan(x) else round(x) for x in line) for line in drawn)
     assert list(joined) == [(2, 4, None, 8, 16, 24), (2, 4, None, 24)]
     assert "n = 100 to 500" in text and "No worst case" not in text
@@ -125,17 +130,22 @@ def test_the_images_are_those_of_the_store(folder: Path, inside: Inside, monkeyp
     """Attacked anew, the same predictions as the outcomes hold."""
     from bench.figures import draw
 
-    seen = []
-    monkeypatch.setattr(draw, "attack_first", lambda *a, real=draw.attack_first: seen.append(real(*a)) or seen[-1])
+    seen = list[Attacked]()
+
+    def watched(row: Row, plan: AttackPlan, data: Dataset, config: Config, examples: int) -> Attacked:
+        seen.append(attack_first(row, plan, data, config, examples))
+        return seen[-1]
+
+    monkeypatch.setattr(draw, "attack_first", watched)
     inside(folder, "figure", "images", *BASE, "--eps", "16", "--out", "a")
     stored = {(o.label, o.cell.attack, float(o.cell.eps)): o for o in inventory(Store(folder / "results/store"))[0]}
     for one in seen:
-        stored = stored[one.row.label, "pgd", 16 / 255].outcomes
-        right = torch.from_numpy(stored["clean"] == stored["label"])[:60]  # the engine attacks no others
+        outcomes = stored[one.row.label, "pgd", 16 / 255].outcomes
+        right = torch.from_numpy(outcomes["clean"] == outcomes["label"])[:60]  # the engine attacks no others
         assert right.sum() > 20 and torch.equal(
-            one.after[right], torch.from_numpy(stored["adversarial"][:60]).long()[right]
+            one.after[right], torch.from_numpy(outcomes["adversarial"][:60]).long()[right]
         )
-        assert one.broken.any() and torch.equal(one.broken, torch.from_numpy(stored["broken"][:60]))
+        assert one.broken.any() and torch.equal(one.broken, torch.from_numpy(outcomes["broken"][:60]))
 
 
 def test_series_differ_in_colour_dashes_and_marker() -> None:

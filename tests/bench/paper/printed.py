@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEXT = ROOT.parent / "shared" / "paper" / "paper.md"
 
 # table, data set, row, attack ("" for clean), ε, value, printed gain, mark

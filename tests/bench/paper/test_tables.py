@@ -53,9 +53,9 @@ def test_values_are_accuracies() -> None:
 
 def test_a_sample_by_hand() -> None:
     values = {(c.table, c.dataset, c.row, c.attack, show_eps(c.eps)): c.value for c in cells()}
-    for *place, value in SAMPLE:
-        place[-1] = show_eps(parse_eps(place[-1]))
-        assert values[tuple(place)] == value, place
+    for table, data, row, name, eps, value in SAMPLE:
+        place = (table, data, row, name, show_eps(parse_eps(eps)))
+        assert values[place] == value, place
 
 
 def test_every_row_has_a_model_an_attack_and_a_data_set() -> None:
@@ -106,7 +106,7 @@ def test_inconsistencies_are_recomputed_from_the_cells() -> None:
 
 def test_where_accuracy_rises_with_the_radius() -> None:
     """The four places of the footnote in Table 1, and one more in Table 2."""
-    rising = Counter()
+    rising = Counter[tuple[int, str]]()
     for a in cells():
         for b in cells():
             same = (a.table, a.dataset, a.row, a.attack) == (b.table, b.dataset, b.row, b.attack)

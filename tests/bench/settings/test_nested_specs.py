@@ -11,8 +11,9 @@ INNER = "resnet20[shortcut=conv]+pgd-at[eps=0.1,step=0.02]"
 def test_an_option_may_hold_a_models_name() -> None:
     spec = parse_model(f"deq[tol=1e-5]+robust-dataset[source={INNER},images=10]")
     assert spec.architecture.options == {"tol": "1e-5"}
-    assert spec.recipe.options == {"source": INNER, "images": "10"}
-    assert parse_model(spec.recipe.options["source"]).recipe.options == {"eps": "0.1", "step": "0.02"}
+    assert spec.recipe is not None and spec.recipe.options == {"source": INNER, "images": "10"}
+    source = parse_model(spec.recipe.options["source"])
+    assert source.recipe is not None and source.recipe.options == {"eps": "0.1", "step": "0.02"}
     assert parse_model(str(spec)) == spec
 
 

@@ -1,6 +1,6 @@
 """One file of outcomes per cell: everything reads the same, runs go on, and damage is told."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -89,7 +89,11 @@ def test_single_files_that_another_process_takes_away_are_no_loss(
     store.compact(cell)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "exists", then_gone)
-        for ask in (lambda: same_outcomes(store.read(cell, 0)[0], before[0]), lambda: store.has(cell, 0)):
+        asked: list[Callable[[], bool]] = [
+            lambda: same_outcomes(store.read(cell, 0)[0], before[0]),
+            lambda: store.has(cell, 0),
+        ]
+        for ask in asked:
             store.write(cell, 0, *before)
             assert ask() and not looked(single)
 

@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from bench.paper.match import name_and_recipe, printed_of
 from bench.statistics import Share
@@ -14,8 +15,8 @@ EIGHT = Fraction(8, 255)
 COMMAND = ["audit", "--models", "fc-linear", "--epochs", "2", "--eps", "24", "--examples", "100"]
 
 
-def line(attack: str, hits: int, kind: str = "attack") -> Line:
-    return Line("mnist", "deq", attack, clean=Share(98, 100), robust={EIGHT: Share(hits, 100)}, kind=kind)  # type: ignore[arg-type]
+def line(attack: str, hits: int, kind: Literal["attack", "certificate"] = "attack") -> Line:
+    return Line("mnist", "deq", attack, clean=Share(98, 100), robust={EIGHT: Share(hits, 100)}, kind=kind)
 
 
 def test_every_number_finds_its_column() -> None:

@@ -19,5 +19,5 @@ def write_tiny_mnist(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rows = {"train": slice(0, 400), "test": slice(400, 400 + TEST_IMAGES)}
     arrays = {f"{k}_{name}": v[rows[name]] for name in rows for k, v in (("x", x), ("y", y))}
-    np.savez(folder / "mnist.npz", **arrays)
+    np.savez(folder / "mnist.npz", allow_pickle=False, **arrays)
     return folder

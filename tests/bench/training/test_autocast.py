@@ -16,6 +16,7 @@ from bench.training.checkpoint import load_weights
 from bench.training.job import make_job
 from bench.training.loop import _Run, accuracy, build_model, train
 from bench.training.recipes.standard import TrainingStep, standard
+from tests.parts import submodule
 
 
 def run_of(name: str, digits: Dataset, config: Config, folder: Path) -> _Run:
@@ -67,7 +68,8 @@ def test_the_fixed_point_stays_in_float32(recipe: str, digits: Dataset, config: 
                 part.register_forward_hook(
                     lambda _m, _i, output: inside.add(output.dtype) if isinstance(output, torch.Tensor) else None
                 )
-    run.model.body.extractor.register_forward_hook(lambda _module, _inputs, output: extracted.add(output.dtype))
+    extractor = submodule(run.model, "body.extractor", nn.Module)
+    extractor.register_forward_hook(lambda _module, _inputs, output: extracted.add(output.dtype))
     run._one_step(0, 0, torch.arange(32))
     assert extracted == {torch.bfloat16}
     assert inside == {torch.float32}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from bench.data.load import Dataset, load
 from bench.settings.config import Config, Train, load_config
@@ -20,6 +21,7 @@ from bench.training import loop
 from bench.training.checkpoint import card_path, load_weights, state_path
 from bench.training.job import Job, make_job
 from bench.training.loop import build_model, train
+from tests.bench.helpers import ROOT
 
 CPU = torch.device("cpu")
 RECIPES = [
@@ -53,11 +55,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     stops: list[int] = []
     one_step = loop._Run._one_step
 
-    def step(run: loop._Run, *arguments: object) -> None:
+    def step(run: loop._Run, epoch: int, index: int, rows: Tensor) -> None:
         if stops and run.job.label.startswith(("deq", "resnet20", "ibp-mondeq")) and run.step == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
-        one_step(run, *arguments)
+        one_step(run, epoch, index, rows)
 
     monkeypatch.setattr(loop._Run, "_one_step", step)
     yield stops
@@ -105,9 +107,8 @@ def test_a_process_killed_by_the_system_is_resumed(config: Config, tmp_path: Pat
         "-c",
         f"import {__name__} as t; t.train_for_ever({str(tmp_path / 'killed')!r}, {name!r})",
     ]
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not state_path(path).exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -124,12 +125,13 @@ def test_a_process_killed_by_the_system_is_resumed(config: Config, tmp_path: Pat
 def train_for_ever(folder: str, name: str) -> None:
     """In the child: saves after every step and takes its time, so that the kill falls into training."""
     torch.set_num_threads(1)
-    config, data = load_config(Path(__file__).resolve().parents[2] / "bench.toml"), small_digits()
+    config, data = load_config(ROOT / "bench.toml"), small_digits()
     one_step = loop._Run._one_step
 
-    def slow_step(run: loop._Run, *arguments: object) -> None:
-        one_step(run, *arguments)
+    def slow_step(run: loop._Run, epoch: int, index: int, rows: Tensor) -> None:
+        one_step(run, epoch, index, rows)
         time.sleep(0.2)
 
-    loop._Run._one_step = slow_step
-    train(small_job(name, data, config), data, Path(folder), CPU, one_thread(config, save_seconds=0.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "_one_step", slow_step)
+        train(small_job(name, data, config), data, Path(folder), CPU, one_thread(config, save_seconds=0.0))

@@ -2,7 +2,9 @@
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,7 +43,7 @@ def kept(folder: Path) -> dict[str, torch.Tensor]:
     return {path.name: load_file(path)["images"] for path in sorted(folder.rglob("*.images.safetensors"))}
 
 
-def findings(folder: Path, inside: Inside, *options: str) -> dict[str, dict[str, object]]:
+def findings(folder: Path, inside: Inside, *options: str) -> dict[str, dict[str, Any]]:
     records = json.loads(inside(folder, "recheck", *options, "--format", "json").stdout)
     return {record["what"]: record for record in records}
 
@@ -72,9 +74,7 @@ def test_kept_images_are_the_judged_ones_and_change_nothing_else(
     x, y, eps = digits.x_test[250:] / 255, digits.y_test[250:], parse_eps("8")
     radius, draws = torch.full((109,), float(eps)), Draws(0, digits.test_hash, range(250, 359))
 
-    def search(*arguments: object) -> torch.Tensor:
-        return pgd(*arguments, steps=eq14_steps(eps))  # type: ignore[arg-type]
-
+    search = partial(pgd, steps=eq14_steps(eps))
     assert torch.equal(images["shard-00001.images.safetensors"], run_attack(search, net, x, y, radius, draws))
 
     # A lost file is made again to the same bits, a kept one is left alone.

@@ -4,6 +4,7 @@ import torch
 
 from bench.models.equilibrium.deq_cell import ImplicitCell
 from bench.models.equilibrium.layer import Equilibrium, Solver
+from tests.parts import batches_seen, statistics
 
 
 def make_cell(n: int = 8, std: float = 0.3) -> ImplicitCell:
@@ -13,8 +14,9 @@ def make_cell(n: int = 8, std: float = 0.3) -> ImplicitCell:
         torch.nn.init.normal_(linear.weight, std=std)
         torch.nn.init.normal_(linear.bias, std=0.3)
     for bn in (cell.inner_bn, cell.outer_bn):
-        bn.running_mean.uniform_(-1, 1)
-        bn.running_var.uniform_(0.5, 2)
+        mean, variance = statistics(bn)
+        mean.uniform_(-1, 1)
+        variance.uniform_(0.5, 2)
         torch.nn.init.normal_(bn.weight)
     return cell.eval()
 
@@ -32,15 +34,15 @@ def test_training_updates_running_statistics_once_and_at_the_fixed_point() -> No
     solver = Solver("anderson", 5, 1.0, 50, 1e-10, "none", "implicit", 1e-10, 5)
     layer = Equilibrium(cell, solver, solver).train()
     h = torch.randn(32, 8, dtype=torch.double)
-    before = int(cell.outer_bn.num_batches_tracked)
-    old = cell.outer_bn.running_mean.clone()
+    before = batches_seen(cell.outer_bn)
+    old = statistics(cell.outer_bn)[0].clone()
     z = layer(h).detach()
-    assert int(cell.outer_bn.num_batches_tracked) == before + 1
+    assert batches_seen(cell.outer_bn) == before + 1
     inner = torch.nn.functional.batch_norm(
         torch.relu(cell.inner(z)), None, None, cell.inner_bn.weight, cell.inner_bn.bias, training=True
     )
     seen = torch.relu(h + cell.outer(inner)).mean(0)
-    torch.testing.assert_close(cell.outer_bn.running_mean, 0.9 * old + 0.1 * seen.detach(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(statistics(cell.outer_bn)[0], 0.9 * old + 0.1 * seen.detach(), rtol=1e-6, atol=1e-8)
 
 
 def test_evaluation_leaves_running_statistics_alone() -> None:

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +13,21 @@ from torch.nn import functional
 from bench.models.equilibrium.layer import Equilibrium
 from bench.models.equilibrium.solution_recorder import recording
 from bench.models.equilibrium.work_counter import counting
+from bench.models.images import Classifier
 from tests.conftest import Trained
+from tests.parts import equilibrium, implicit_cell, submodule
 
 VARIANTS = ["deq", "deq-orth", "lyadeq", "lyadeq-no-orth"]
 READOUTS = [f"lyadeq[readout={name}]" for name in ("step", "output", "features")]
 PROBED, WANTED = 100, 32  # images tried, and images needed that cross no kink
 
 
-def exact_twin(net: nn.Module, **changes: object) -> nn.Module:
+def exact_twin(net: Classifier, **changes: Any) -> Classifier:
     """A float64 copy whose fixed point is solved by Newton, to 1e-12 or better, with the given solver settings."""
     twin = copy.deepcopy(net).double().eval()
     for layer in twin.modules():
         if isinstance(layer, Equilibrium):
-            exact = {"method": "newton", "tol": 1e-12, "max_iter": 30, "gradient_tol": 1e-12}
+            exact: dict[str, Any] = {"method": "newton", "tol": 1e-12, "max_iter": 30, "gradient_tol": 1e-12}
             layer.settings[False] = replace(layer.settings[False], **{**exact, **changes})
     return twin
 
@@ -71,8 +74,8 @@ def test_unrolled_and_phantom_approach_the_exact_gradient(trained: Trained, imag
     net = trained("deq")
     x, y = images[0][:PROBED].double(), images[1][:PROBED]
     twin = exact_twin(net)
-    h = twin.body.extractor(twin.normalize(x))
-    jacobian = twin.body.equilibrium.cell.jacobian(twin.body.equilibrium.solve(h).z, h)
+    h = submodule(twin, "body.extractor", nn.Module)(twin.normalize(x))
+    jacobian = implicit_cell(twin).jacobian(equilibrium(twin).solve(h).z, h)
     # Plain iteration converges where the spectral radius is below one, and only there.
     contracting = torch.linalg.eigvals(jacobian).abs().amax(1) < 0.8
     probe = smooth_directions(twin, x[contracting], y[contracting])
@@ -137,7 +140,7 @@ def test_a_cell_changed_before_backward_is_refused(name: str, trained: Trained, 
     net = copy.deepcopy(trained("deq")).eval().requires_grad_(False)
     x = images[0][:60].clone().requires_grad_()
     logits = net(x)
-    state = dict([*net.body.equilibrium.cell.named_parameters(), *net.body.equilibrium.cell.named_buffers()])
+    state = dict([*implicit_cell(net).named_parameters(), *implicit_cell(net).named_buffers()])
     state[name].mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(logits.sum(), x)

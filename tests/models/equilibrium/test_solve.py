@@ -6,27 +6,27 @@ from torch import Tensor
 from torchdeq.solver import get_solver
 
 from bench.models.equilibrium.deq_cell import ImplicitCell
-from bench.models.equilibrium.methods import make_method
+from bench.models.equilibrium.methods import MethodName, make_method
 from bench.models.equilibrium.solve import Solution, solve
 from tests.conftest import Trained
 
-METHODS = ["anderson", "broyden", "fixed-point", "newton"]
+METHODS: list[MethodName] = ["anderson", "broyden", "fixed-point", "newton"]
 
 
-def run(cell: ImplicitCell, h: Tensor, name: str, tol: float = 1e-12, max_iter: int = 200) -> Solution:
+def run(cell: ImplicitCell, h: Tensor, name: MethodName, tol: float = 1e-12, max_iter: int = 200) -> Solution:
     method = make_method(name, memory=5, beta=1.0, jacobian=cell.jacobian)
     return solve(cell, torch.zeros_like(h), h, method, tol=tol, max_iter=max_iter)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_reaches_the_fixed_point(name: str, cell: ImplicitCell, h: Tensor, truth: Tensor) -> None:
+def test_reaches_the_fixed_point(name: MethodName, cell: ImplicitCell, h: Tensor, truth: Tensor) -> None:
     solution = run(cell, h, name)
     assert float(solution.residual.max()) < 1e-12
     assert float((solution.z - truth).abs().max()) < 1e-10
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_sample_does_not_depend_on_its_batch_mates(name: str, cell: ImplicitCell, h: Tensor) -> None:
+def test_a_sample_does_not_depend_on_its_batch_mates(name: MethodName, cell: ImplicitCell, h: Tensor) -> None:
     together = run(cell, h, name, tol=1e-4)
     assert together.iterations.unique().numel() > 1 or name == "newton"  # otherwise nothing is tested
     for n in (1, 7):
@@ -35,7 +35,7 @@ def test_a_sample_does_not_depend_on_its_batch_mates(name: str, cell: ImplicitCe
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_reports_what_did_not_converge(name: str, cell: ImplicitCell, h: Tensor) -> None:
+def test_reports_what_did_not_converge(name: MethodName, cell: ImplicitCell, h: Tensor) -> None:
     solution = run(cell, h, name, tol=1e-14, max_iter=2)
     assert solution.iterations.tolist() == [2] * len(h)
     value = cell(solution.z, h)
@@ -57,7 +57,7 @@ def test_keeps_the_best_iterate(cell: ImplicitCell, h: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", ["anderson", "broyden"])
-def test_agrees_with_torchdeq(name: str, cell: ImplicitCell, h: Tensor, truth: Tensor) -> None:
+def test_agrees_with_torchdeq(name: MethodName, cell: ImplicitCell, h: Tensor, truth: Tensor) -> None:
     peer, _, _ = get_solver(name)(lambda z: cell(z, h), torch.zeros_like(h), max_iter=200, tol=1e-11, stop_mode="rel")
     ours = run(cell, h, name, tol=1e-11).z
     assert float((peer - truth).abs().max()) < 1e-6  # the peer itself is right here

@@ -1,14 +1,16 @@
 """The hand-written gradient of folded residual blocks: autograd's bits, and autograd where it does not hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.models import resnet
+from bench.models.inference.fast_residual import Block, chain
 from bench.models.inference.folding import folded
 from bench.models.resnet import BasicBlock, ResNetFeatures, Shortcut
+from tests.parts import submodule
 
 
 def network(depth: int = 8, shortcut: Shortcut = "pad") -> ResNetFeatures:
@@ -31,11 +33,11 @@ def images(count: int = 3, side: int = 16) -> Tensor:
 @pytest.fixture
 def chained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many blocks each call of `chain` had."""
-    calls, real = list[int](), resnet.chain
+    calls = list[int]()
 
-    def counted(blocks: nn.Sequential, x: Tensor) -> Tensor:
+    def counted(blocks: Sequence[Block], x: Tensor) -> Tensor:
         calls.append(len(blocks))
-        return real(blocks, x)
+        return chain(blocks, x)
 
     monkeypatch.setattr(resnet, "chain", counted)
     return calls
@@ -92,15 +94,15 @@ def test_it_has_no_second_derivative() -> None:
 
 
 def hooked(net: ResNetFeatures) -> None:
-    net.blocks[1].conv1.register_forward_hook(lambda *_: None)
+    submodule(net, "blocks.1.conv1", nn.Conv2d).register_forward_hook(lambda *_: None)
 
 
 def hooked_backward(net: ResNetFeatures) -> None:
-    net.blocks[1].shortcut.register_full_backward_hook(lambda *_: None)
+    submodule(net, "blocks.1.shortcut", nn.Module).register_full_backward_hook(lambda *_: None)
 
 
 def trainable(net: ResNetFeatures) -> None:
-    net.blocks[0].conv2.weight.requires_grad_()
+    submodule(net, "blocks.0.conv2", nn.Conv2d).weight.requires_grad_()
 
 
 def other_block(net: ResNetFeatures) -> None:
@@ -108,14 +110,16 @@ def other_block(net: ResNetFeatures) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 2
 
-    net.blocks[0] = Scaled(16, 16, 1, "pad").eval()
-    net.blocks[0].fold()
+    scaled = Scaled(16, 16, 1, "pad").eval()
+    scaled.fold()
+    net.blocks[0] = scaled
     net.requires_grad_(False)
 
 
 def own_forward(net: ResNetFeatures) -> None:
     block = net.blocks[2]
-    block.forward = lambda x: BasicBlock.forward(block, x) * 2
+    usual = block.forward
+    block.forward = lambda x: usual(x) * 2
 
 
 def other_norm(net: ResNetFeatures) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench.models.images import Images
+from bench.models.images import Classifier, Images
 from bench.models.inference.folding import folded
 from bench.models.lyapunov import fast_projection as projection
 from bench.models.lyapunov.function import Lyapunov
@@ -108,6 +108,7 @@ def test_the_detached_view_of_a_folded_model_stays_detached() -> None:
     torch.manual_seed(0)
     net = model["lyadeq"].target(SMALL, tol=1e-12, max_iter=200).double().eval().requires_grad_(False)
     quick, x = folded(net), torch.rand(60, *SMALL.shape, dtype=torch.double)
+    assert isinstance(quick, Classifier)
     own = input_gradient(net.views()["detached"], x)
     scale = float(own.abs().max())
     torch.testing.assert_close(input_gradient(quick.views()["detached"], x), own, rtol=1e-6, atol=1e-8 * scale)

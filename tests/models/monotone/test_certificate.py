@@ -12,6 +12,7 @@ from bench.attacks.core.draws import Draws
 from bench.attacks.gradient_sign import pgd
 from bench.models.equilibrium.methods import FixedPoint
 from bench.models.equilibrium.solve import solve
+from bench.models.mondeq import MonDEQ
 from bench.models.monotone.enclosure import enclose, interval_cell, inverse_bound
 from bench.models.monotone.interval import Bounds, worst_margins
 from bench.models.monotone.layer import Monotone, MonotoneCell, Operator
@@ -207,7 +208,7 @@ def test_certifying_changes_nothing_in_the_model() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_pgd_breaks_no_certified_digit(trained_digits: nn.Module, digit_images: tuple[Tensor, Tensor]) -> None:
+def test_pgd_breaks_no_certified_digit(trained_digits: MonDEQ, digit_images: tuple[Tensor, Tensor]) -> None:
     x, y = (part[:200] for part in digit_images)
     certified = trained_digits.certify(x, y, EPS)
     assert float(certified.float().mean()) > 0.5

@@ -1,6 +1,7 @@
 """W and |W| are monotone whatever M is, and the layer's iterations converge from anywhere to one point."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.models.equilibrium.methods import Anderson, FixedPoint
-from bench.models.equilibrium.solve import solve
+from bench.models.equilibrium.solve import Method, solve
 from bench.models.monotone.enclosure import interval_cell
 from bench.models.monotone.layer import STRETCH, Monotone, MonotoneCell
 from tests.conftest import Trained
+from tests.parts import submodule
 
 SHAPES = ((1,), (2,), (7,), (3, 4, 5))
 
@@ -70,7 +72,7 @@ def test_w_and_its_absolute_value_are_monotone(layer: Monotone) -> None:
 @pytest.mark.parametrize("rescale", [False, True])
 def test_training_leaves_them_monotone(name: str, rescale: bool, trained: Trained) -> None:
     net = trained(name.replace("]", f",rescale={str(rescale).lower()}]"))
-    layer = copy.deepcopy(net.body.monotone).double()
+    layer = copy.deepcopy(submodule(net, "body.monotone", Monotone)).double()
     w = matrix(layer)
     weights = layer.weights().detach().repeat_interleave(w.shape[0] // layer.shape[0])
     plain = weights[:, None] * w / weights
@@ -106,7 +108,7 @@ def test_float32_extremes_stay_finite_and_monotone() -> None:
 
 @pytest.mark.parametrize("shape", [(12,), (2, 4, 4)])
 @pytest.mark.parametrize("method", [FixedPoint, lambda: Anderson(5, 1.0)])
-def test_iterations_converge_from_any_start_to_one_point(shape: tuple[int, ...], method: object) -> None:
+def test_iterations_converge_from_any_start_to_one_point(shape: tuple[int, ...], method: Callable[[], Method]) -> None:
     torch.manual_seed(1)
     layer = Monotone(shape, 0.3, False).double()
     with torch.no_grad():
@@ -116,7 +118,7 @@ def test_iterations_converge_from_any_start_to_one_point(shape: tuple[int, ...],
     wide = torch.cat([h + 0.5, h - 0.5], 1)
     for cell, inside in ((MonotoneCell(operator), h), (interval_cell(operator), wide)):
         starts = 10.0 ** torch.arange(-3, 3).repeat(4)[:20, None] * torch.randn_like(inside)
-        solution = solve(cell, starts, inside, method(), tol=1e-12, max_iter=400)  # type: ignore[operator]
+        solution = solve(cell, starts, inside, method(), tol=1e-12, max_iter=400)
         assert float(solution.residual.max()) < 1e-12
         torch.testing.assert_close(solution.z, solution.z[:1].expand_as(solution.z), rtol=0, atol=1e-9)
 

@@ -1,8 +1,9 @@
 """What is wrong with an installed `robustbench` is told in one line that says how to repair it."""
 
 import sys
-from importlib.metadata import FileHash, PackageNotFoundError, PackagePath
+from importlib.metadata import Distribution, FileHash, PackageNotFoundError, PackagePath
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,7 +13,7 @@ from bench.models.weights import robustbench_package as package
 from bench.registry import model
 
 
-class Installed:
+class Installed(Distribution):
     """A distribution of one module, which now holds something else unless its hash is left out."""
 
     def __init__(self, folder: Path, changed: bool) -> None:
@@ -20,10 +21,17 @@ class Installed:
         (folder / "robustbench/__init__.py").write_text("stale = True\n")
         file = PackagePath("robustbench/__init__.py")
         file.hash, file.size, file.dist = FileHash("sha256=" + "A" * 43) if changed else None, 1, self
-        self.folder, self.files = folder, [file]
+        self.folder, self.file = folder, file
+
+    @property
+    def files(self) -> list[PackagePath]:
+        return [self.file]
 
     def locate_file(self, path: object) -> Path:
         return self.folder / str(path)
+
+    def read_text(self, filename: str) -> None:
+        return None
 
 
 def absent(name: str) -> None:
@@ -34,7 +42,7 @@ def told(*needles: str) -> None:
     """The doctor and the adapter say the same."""
     state, what = package.robustbench_installation()
     assert state != "ok" and all(needle in what for needle in needles), what
-    assert doctor.Finding(state, what) in doctor.examine()
+    assert doctor.InstallationResult(state, what) in doctor.examine()
     with pytest.raises(BenchError) as caught:
         model["robustbench:Carmon2019Unlabeled"]
     assert what in str(caught.value) and "\n" not in str(caught.value)
@@ -77,12 +85,13 @@ def test_what_its_benchmark_lacks_is_said_and_does_not_matter(
 ) -> None:
     installed = Installed(tmp_path, changed=False)
     monkeypatch.setattr(package, "distribution", lambda name: installed)
-    monkeypatch.setattr(package, "_import_zoo", lambda: ("zoo", "utils"))
+    modules = ModuleType("zoo"), ModuleType("utils")
+    monkeypatch.setattr(package, "_import_zoo", lambda: modules)
     monkeypatch.setattr(package, "find_spec", lambda name: None if name in missing else "somewhere")
     state, what = package.robustbench_installation()
     assert state == "ok" and all(name in what for name in missing)
     assert ("its own benchmark() cannot run" in what) == bool(missing)
-    assert package.load_zoo() == ("zoo", "utils")
+    assert package.load_zoo() == modules
 
 
 def test_the_zoo_is_imported_without_what_the_package_imports_first(

@@ -16,13 +16,14 @@ from bench.training.job import make_job
 from bench.training.loop import build_model
 from bench.training.recipes.adversarial import pgd_at, trades
 from bench.training.recipes.standard import TrainingStep
+from tests.parts import gradient_of, submodule
 
 
 def moment(seed: int = 0) -> TrainingStep:
     return TrainingStep(0.5, torch.Generator().manual_seed(seed))
 
 
-def linear(classes: int = 2) -> nn.Module:
+def linear(classes: int = 2) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
 
@@ -36,7 +37,7 @@ def batch(classes: int = 2) -> tuple[Tensor, Tensor]:
 def test_pgd_at_of_a_linear_model_is_the_loss_at_the_corner_of_the_ball() -> None:
     """With two classes the worst image of a linear model is x − ε·sign(w_y − w_other), in closed form."""
     net, (x, y) = linear(), batch()
-    weight = net[1].weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     corner = x - 0.1 * (weight[y] - weight[1 - y]).sign().view_as(x)
     loss = pgd_at(net, x, y, moment(), eps=0.1, step=0.06, steps=4)
     assert loss.item() == pytest.approx(functional.cross_entropy(net(corner), y).item(), rel=1e-5)
@@ -45,7 +46,7 @@ def test_pgd_at_of_a_linear_model_is_the_loss_at_the_corner_of_the_ball() -> Non
 def test_one_step_of_pgd_at_starts_at_the_random_draw() -> None:
     net, (x, y) = linear(), batch()
     start = x + 0.1 * (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1)
-    weight = net[1].weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     ahead = start - 0.02 * (weight[y] - weight[1 - y]).sign().view_as(x)
     expected = functional.cross_entropy(net((x + (ahead - x).clamp(-0.1, 0.1)).clamp(0, 1)), y)
     assert pgd_at(net, x, y, moment(), eps=0.1, step=0.02, steps=1).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -54,7 +55,7 @@ def test_one_step_of_pgd_at_starts_at_the_random_draw() -> None:
 def test_trades_is_its_published_loss() -> None:
     """Recomputed with probabilities and sums written out, and a gradient of the divergence by hand."""
     net, (x, y) = linear(3), batch(3)
-    weight = net[1].weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     p = net(x).detach().softmax(1)
     adversarial = x + 0.001 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     for _ in range(5):
@@ -68,7 +69,7 @@ def test_trades_is_its_published_loss() -> None:
     expected = -clean[torch.arange(6), y].log().mean() + 6 * divergence
     found = trades(net, x, y, moment(), eps=0.05, step=0.02, steps=5, beta=6.0)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    mine, theirs = (torch.autograd.grad(loss, net[1].weight)[0] for loss in (found, expected))
+    mine, theirs = (torch.autograd.grad(loss, submodule(net, "1", nn.Linear).weight)[0] for loss in (found, expected))
     assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-7)
 
 
@@ -99,7 +100,7 @@ class Watch(nn.Module):
         self.seen: list[tuple[Tensor, bool, bool]] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append((x.detach(), self.training, self.inner[0].weight.requires_grad))
+        self.seen.append((x.detach(), self.training, submodule(self.inner, "0", nn.Conv2d).weight.requires_grad))
         return self.inner(x)
 
 
@@ -125,7 +126,7 @@ def test_the_search_stays_in_the_ball_in_eval_mode_and_leaves_the_model_alone(
     assert all(torch.equal(value, before[key]) for key, value in net.inner.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
     loss.backward()
-    assert all(float(p.grad.abs().max()) > 0 for p in net.inner[0].parameters())
+    assert all(float(gradient_of(p).abs().max()) > 0 for p in net.inner[0].parameters())
 
 
 @pytest.mark.parametrize("name", ["trades", "pgd-at"])

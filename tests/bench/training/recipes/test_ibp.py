@@ -6,22 +6,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
 from bench.data.load import Dataset, as_pixels, load
 from bench.errors import BenchError
+from bench.models.monotone.layer import Monotone
 from bench.settings.config import Config, load_config
 from bench.settings.specs import parse_model
 from bench.training.job import Job, make_job
 from bench.training.loop import build_model, train
 from bench.training.recipes.ibp import ibp, ramp_up, steps_down
 from bench.training.recipes.standard import TrainingStep, cosine
+from tests.bench.helpers import ROOT
+from tests.parts import submodule
 
 
 @pytest.fixture(scope="module")
 def settings() -> Config:
-    return load_config(Path(__file__).resolve().parents[2] / "bench.toml")
+    return load_config(ROOT / "bench.toml")
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +150,9 @@ def test_training_logs_accuracy_and_ends_with_the_models_own_monotonicity(
 
     chosen = job("ibp-mondeq[eps=0.02,width=16]+ibp[m_start=0.99,lr=5e-3]", data, settings, epochs=3)
     path = train(chosen, data, tmp_path, torch.device("cpu"), settings.train)
-    net: nn.Module = build_model(chosen, data)
+    net = build_model(chosen, data)
     load_weights(path, net)
-    assert float(net.body.monotone.m) == 0.5
+    assert float(submodule(net, "body.monotone", Monotone).get_buffer("m")) == 0.5
     rows = path.with_suffix(".csv").read_text().split()[1:]
     assert len(rows) == 3
     assert float(rows[-1].split(",")[2]) > 0.5

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
@@ -20,6 +20,7 @@ from bench.training.loop import train
 from bench.training.recipes import robust_images
 from bench.training.recipes.robust_dataset import reduction
 from bench.training.recipes.robust_images import build_robust_dataset, make_plan, match_features, read_columns
+from tests.parts import submodule
 
 CPU = torch.device("cpu")
 
@@ -49,7 +50,7 @@ def test_one_step_is_the_normalised_gradient_of_the_distance() -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 5, bias=False), nn.Linear(5, 3))
     x, target = 0.4 + 0.2 * torch.rand(2, 4, 1, 4, 4)
-    weight = net[1].weight.detach()
+    weight = submodule(net, "1", nn.Linear).weight.detach()
     gap = (x - target).flatten(1) @ weight.T
     gradient = (gap / gap.norm(dim=1, keepdim=True)) @ weight
     expected = x - 0.1 * (gradient / gradient.norm(dim=1, keepdim=True)).view_as(x)
@@ -78,11 +79,11 @@ def test_a_killed_build_goes_on_to_the_same_file(
     build_robust_dataset(net, small, plan, whole, {}, CPU)
     calls = []
 
-    def match(*arguments: object, **options: object) -> torch.Tensor:
+    def match(model: nn.Module, start: Tensor, target: Tensor, steps: int, step_size: float) -> Tensor:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return match_features(*arguments, **options)
+        return match_features(model, start, target, steps, step_size)
 
     monkeypatch.setattr(robust_images, "match_features", match)
     with pytest.raises(KeyboardInterrupt):
@@ -116,7 +117,7 @@ def test_it_is_trained_on_and_the_card_says_what_it_was(
     train(other, small, tmp_path, CPU, config.train)
     columns = read_columns(made)
     columns["x_train"][0, 0, 0, 0] ^= 1
-    np.savez(made, **columns)
+    np.savez(made, allow_pickle=False, **columns)
     with pytest.raises(BenchError, match="does not hold what its"):
         train(replace(other, settings={**other.settings, "lr": 0.5}), small, tmp_path, CPU, config.train)
 
