@@ -8,7 +8,6 @@ import typer
 from bench.cli import request as program
 from bench.cli.request import Format, Request, asked_for, run_command, unless_given
 from bench.errors import BenchError
-from bench.system.progress import say
 
 NoRun = Annotated[bool, typer.Option("--no-run", help="Only what the store holds; compute nothing.")]
 NoDiagnosis = Annotated[bool, typer.Option("--no-diagnosis", help="Leave diagnostics out that are not stored.")]
@@ -35,6 +34,7 @@ def audit(
     from bench.settings.config import Config
     from bench.store.store import Store
     from bench.system.environment import pick_device
+    from bench.system.progress import say
     from bench.tables.audit import PROTOCOLS, Who, make_audits, render_audits
     from bench.tables.lines import Line, make_lines
 

@@ -1,16 +1,15 @@
 """Command-line options over bench.toml."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from bench.errors import BenchError
-from bench.settings.config import Config, load_config
-from bench.settings.plugins import load_plugins
 from bench.settings.specs import split_list
-from bench.system.progress import say
+
+if TYPE_CHECKING:
+    from bench.settings.config import Config
 
 Models = Annotated[str | None, typer.Option(help="architecture[option=value,…]+recipe, separated by commas.")]
 DatasetNames = Annotated[str | None, typer.Option("--dataset", help="Data sets, separated by commas.")]
@@ -38,12 +37,18 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="A bench.toml 
 Plugin = Annotated[list[str] | None, typer.Option(help="A Python file that registers something; repeatable.")]
 
 
-def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> tuple[Config, list[str]]:
+def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> tuple["Config", list[str]]:
     """bench.toml with the options given on the command line, and the lines of plugins that failed to import.
 
     Args:
         options: `run` and `paths` keys; None where the user gave nothing. Text is split on commas for lists.
     """
+    from pydantic import ValidationError
+
+    from bench.settings.config import Config, load_config
+    from bench.settings.plugins import load_plugins
+    from bench.system.progress import say
+
     if options.get("seeds") is not None and options.get("train_seed") is not None:
         raise BenchError("--seeds and --train-seed name the same thing: give one of them.")
     base = load_config(config)
@@ -70,7 +75,7 @@ def settings(config: Path | None, plugins: list[str] | None, **options: Any) -> 
     return merged, failures
 
 
-def _check_folders(config: Config) -> None:
+def _check_folders(config: "Config") -> None:
     """Before anything is computed. Raises BenchError where a file is in the place of a folder."""
     for option, folder in (
         ("--data-dir", config.paths.data),

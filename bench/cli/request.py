@@ -33,10 +33,10 @@ from bench.cli.options import (
     settings,
 )
 from bench.errors import BenchError
-from bench.settings.config import Config
 
 if TYPE_CHECKING:
     from bench.execution.rows import Matrix
+    from bench.settings.config import Config
     from bench.store.store import Store
 
 Command = Callable[..., None]
@@ -86,7 +86,7 @@ class Request:
         given: every shared option as it was typed, by its name in Python, None where it was not.
     """
 
-    config: Config
+    config: "Config"
     epochs: int | None
     failures: list[str]
     given: Mapping[str, Any]
@@ -136,7 +136,7 @@ def stored_matrix(request: Request) -> tuple["Matrix", "Store"]:
     return with_stored_cells(matrix, config, pick_device(config.run.device).type), Store(config.paths.store)
 
 
-def asked_for(config: Config) -> dict[str, Any]:
+def asked_for(config: "Config") -> dict[str, Any]:
     """What a manifest keeps of a request: the command line, and the configuration it resolved to."""
     return {"arguments": sys.argv[1:], "resolved": config.model_dump(mode="json")}
 
