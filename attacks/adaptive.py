@@ -16,7 +16,7 @@ from bench.attacks.core.cascade import Cascade, better_of, check_budgets, check_
 from bench.attacks.core.contract import Search
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import LossName
-from bench.attacks.core.views import find_views
+from bench.attacks.core.surrogate_views import find_views
 from bench.attacks.square import square
 from bench.registry import attack
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.attacks.core.active_set import keep_active
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import TARGETED, UNTARGETED, LossName, margin, rivals
-from bench.attacks.core.views import GuideName, guide_of
+from bench.attacks.core.surrogate_views import GuideName, guide_of
 from bench.registry import attack
 
 MOMENTUM = 0.75  # α: how much of the step is the new direction
@@ -223,8 +223,8 @@ def registered_apgd(
         loss: ce, dlr, margin; or dlr-targeted, margin-targeted, which aim at the `targets` most likely other
             classes in turn.
         steps: gradient steps (per target).
-        guide: own: the model's gradient; else the name of one of its views (models/equilibrium/views.py). A model
-            without it raises ContractError.
+        guide: own: the model's gradient; else the name of one of its views
+            (models/equilibrium/surrogate_gradients.py). A model without it raises ContractError.
         restart: which of the examples' draws the start is.
     """
     start = random_start(x, eps, draws, restart)

@@ -13,8 +13,8 @@ from bench.models.equilibrium.gradient import EquilibriumCell, with_value
 from bench.models.equilibrium.layer import Equilibrium
 from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions
 from bench.models.equilibrium.precision import full_precision
-from bench.models.equilibrium.views import Parts, View, state_views
-from bench.models.extractors import ExtractorName, make_extractor, state_size
+from bench.models.equilibrium.surrogate_gradients import Parts, View, state_views
+from bench.models.feature_extractors import ExtractorName, make_extractor, state_size
 from bench.models.images import Classifier, Images
 from bench.models.lyapunov.function import Lyapunov
 from bench.registry import model

@@ -13,7 +13,7 @@ from bench.models.equilibrium.methods import MethodName, make_method
 from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions
 from bench.models.equilibrium.solution_recorder import record
 from bench.models.equilibrium.solve import Solution, solve
-from bench.models.equilibrium.views import Parts, state_views
+from bench.models.equilibrium.surrogate_gradients import Parts, state_views
 from bench.models.images import Classifier, Images
 from bench.models.monotone.enclosure import enclose, interval_cell
 from bench.models.monotone.interval import Bounds, propagate, rounding, worst_margins

@@ -12,8 +12,8 @@ from bench.data.load import Dataset, as_pixels, load
 from bench.models.images import Classifier
 from bench.settings.config import Config, load_config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import load_weights
-from bench.training.job import Job, make_job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import Job, make_job
 from bench.training.loop import build_model, train
 from tests.bench.helpers import Inside
 

@@ -135,19 +135,19 @@ def test_contributing_quotes_the_order() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from bench.tables.lines import Line",
-        "import bench.tables.lines",
-        "import bench.tables.lines as lines",
+        "from bench.tables.table_lines import Line",
+        "import bench.tables.table_lines",
+        "import bench.tables.table_lines as lines",
         "from bench import tables",
         "from bench.tables import lines",
         "from ..tables import lines",
         "from ..tables.lines import Line",
-        "def f():\n    from bench.tables.lines import Line",
+        "def f():\n    from bench.tables.table_lines import Line",
         "class A:\n    def f(self):\n        import bench.tables",
-        "if TYPE_CHECKING:\n    from bench.tables.lines import Line",
+        "if TYPE_CHECKING:\n    from bench.tables.table_lines import Line",
         "try:\n    import bench.tables\nexcept ImportError:\n    pass",
-        "import_module('bench.tables.lines')",
-        "importlib.import_module('bench.tables.lines')",
+        "import_module('bench.tables.table_lines')",
+        "importlib.import_module('bench.tables.table_lines')",
         "from bench.checks import suite",  # beside it
         "from bench import input_gradient",  # the face is for plugins
         "from bench import *",

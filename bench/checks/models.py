@@ -12,9 +12,9 @@ from bench.data.load import as_pixels
 from bench.evaluation.certificates import offers_certificate
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import load_weights
 from bench.training.checkpoint_choice import trained
-from bench.training.job import make_job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model
 
 IMAGES = 32

@@ -23,20 +23,20 @@ def audit(
     where they are not given; --protocol and --attacks are the command's own.
     """
     from bench.cli.printing import takes_colour
-    from bench.diagnostics.case import make_case
+    from bench.diagnostics.diagnosed_case import make_case
     from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
     from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE
+    from bench.execution.matrix_rows import Matrix
     from bench.execution.plan import plan_matrix
     from bench.execution.plan_cells import with_stored_cells
-    from bench.execution.rows import Matrix
     from bench.execution.run import run_matrix
     from bench.settings.config import Config
     from bench.store.store import Store
     from bench.system.environment import pick_device
     from bench.system.progress import say
     from bench.tables.audit import PROTOCOLS, Who, make_audits, render_audits
-    from bench.tables.lines import Line, make_lines
+    from bench.tables.table_lines import Line, make_lines
 
     if request.given["protocol"] or request.given["attacks"]:
         raise BenchError(

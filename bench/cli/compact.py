@@ -8,8 +8,8 @@ from bench.errors import BenchError
 
 def compact(store_dir: StoreDir = None, config: ConfigFile = None, plugin: Plugin = None) -> None:
     """Put the shards of every complete cell into one file. Nothing else changes: runs go on, tables read the same."""
-    from bench.store.inventory import inventory
     from bench.store.store import Store
+    from bench.store.stored_cells import inventory
 
     chosen, failures = settings(config, plugin, store=store_dir)
     store = Store(chosen.paths.store)

@@ -31,8 +31,8 @@ def diagnose(
     if named:
         request = unless_given(request, models=split_list(named))
     merged, epochs, failures = request.config, request.epochs, request.failures
-    from bench.diagnostics.case import check_trained, make_case
-    from bench.diagnostics.reading import read
+    from bench.diagnostics.diagnosed_case import check_trained, make_case
+    from bench.diagnostics.overall_reading import read
     from bench.diagnostics.run import run_suite
     from bench.diagnostics.suite import SUITE, chosen
     from bench.execution.plan import plan_matrix

@@ -13,18 +13,18 @@ from tabulate import tabulate
 from bench.errors import BenchError
 from bench.evaluation.input_space import Space, space_of
 from bench.execution.cost import Cost
-from bench.execution.rows import Matrix
+from bench.execution.matrix_rows import Matrix
 from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.store.store import Store
 from bench.tables.broken_by import broken_by_lines
-from bench.tables.lines import Line, make_lines
 from bench.tables.markup import Format
 from bench.tables.numbers import NOISE
 from bench.tables.table import budget_lines, render
+from bench.tables.table_lines import Line, make_lines
 from bench.tables.verdicts import add_verdicts
-from bench.training.checkpoint import read_card
+from bench.training.checkpoint_files import read_card
 
 # What a protocol's numbers are, by the space it attacks in.
 NOTES: dict[Space, str] = {

@@ -36,8 +36,8 @@ def reproduce(
 
     from bench.execution.run import make_setting
     from bench.settings.radii import show_eps
-    from bench.store.inventory import inventory
     from bench.store.store import Store
+    from bench.store.stored_cells import inventory
     from bench.system.environment import make_exact, pick_device
     from bench.system.progress import progress, say
     from bench.system.threads import threads

@@ -35,7 +35,7 @@ from bench.cli.options import (
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.execution.rows import Matrix
+    from bench.execution.matrix_rows import Matrix
     from bench.settings.config import Config
     from bench.store.store import Store
 

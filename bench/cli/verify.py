@@ -22,7 +22,7 @@ def verify(request: Request, model: Name, eps: Radius = "8", examples: Count = 2
     from bench.system.environment import make_exact, pick_device
     from bench.system.threads import threads
     from bench.tables.verify_table import render
-    from bench.training.job import make_job
+    from bench.training.job_identity import make_job
     from bench.verification.equilibria import verify_model
 
     config, radius, broken = request.config, parse_eps(eps), []

@@ -15,7 +15,7 @@ from bench.attacks.core.contract import Search, run_attack
 from bench.attacks.core.draws import Draws
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, in_space
-from bench.execution.rows import AttackPlan
+from bench.execution.matrix_rows import AttackPlan
 
 Rebuild = Callable[[Mapping[str, Any]], nn.Module]
 

@@ -11,7 +11,7 @@ from bench.attacks.core.cascade import bind
 from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.diagnostics.context import Context
 from bench.diagnostics.result import DiagnosticResult, Evidence, Symptom, not_applicable, of_share
-from bench.execution.rows import AttackPlan
+from bench.execution.matrix_rows import AttackPlan
 from bench.settings.radii import show_eps
 from bench.statistics import paired_difference, percent
 from bench.thresholds import CONVERGENCE, ONE_STEP, verdict_of

@@ -4,13 +4,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from bench.diagnostics.case import Case, make_case
-from bench.diagnostics.reading import Reading, read
+from bench.diagnostics.diagnosed_case import Case, make_case
+from bench.diagnostics.overall_reading import Reading, read
 from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.stored import StoredDiagnosis, find_stored, identity_key, load_result, result_path
 from bench.diagnostics.suite import Diagnostic
 from bench.errors import BenchError
-from bench.execution.rows import Matrix, Row
+from bench.execution.matrix_rows import Matrix, Row
 from bench.settings.config import Config
 from bench.system.canonical import slug
 from bench.system.environment import describe

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from bench.diagnostics.case import Case, make_context
+from bench.diagnostics.diagnosed_case import Case, make_context
 from bench.diagnostics.findings import StoredResults
 from bench.diagnostics.result import DiagnosticResult
 from bench.diagnostics.suite import Diagnostic, diagnose

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from bench.attacks.core.contract import ContractError
-from bench.attacks.core.views import find_views
+from bench.attacks.core.surrogate_views import find_views
 from bench.models.inference.folding import folded_for
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.attacks.core.cascade import bind
 from bench.attacks.core.draws import Draws
-from bench.attacks.core.views import find_views
+from bench.attacks.core.surrogate_views import find_views
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
 from bench.evaluation.batch import Batch, examples_of
@@ -18,17 +18,17 @@ from bench.evaluation.certificates import certify, offers_certificate
 from bench.evaluation.input_space import Space, in_space, space_of
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import evaluate
-from bench.execution.pace import least_seconds, pace, timed_on
+from bench.execution.matrix_rows import AttackPlan, Matrix, PlannedRow, Row, failed
 from bench.execution.plan_cells import ready_row
-from bench.execution.rows import AttackPlan, Matrix, PlannedRow, Row, failed
+from bench.execution.speed_probe import least_seconds, pace, timed_on
 from bench.models.images import Images
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.store.cells import SHARD
 from bench.store.store import Store
 from bench.system.threads import threads
-from bench.training.checkpoint import load_weights
 from bench.training.checkpoint_choice import trained
+from bench.training.checkpoint_files import load_weights
 from bench.training.loop import build_model, training_threads
 from bench.training.recipes.standard import TrainingStep
 

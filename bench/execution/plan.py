@@ -8,15 +8,15 @@ from bench.data.declared import load_datasets
 from bench.data.load import Dataset
 from bench.errors import BenchError
 from bench.evaluation.input_space import space_of
-from bench.execution.rows import AttackPlan, FailedRow, Matrix, PlannedRow
-from bench.execution.twins import twin_job
+from bench.execution.matrix_rows import AttackPlan, FailedRow, Matrix, PlannedRow
+from bench.execution.undefended_twins import twin_job
 from bench.registry import attack, protocol
 from bench.settings.config import Config
 from bench.settings.radii import parse_eps
 from bench.settings.specs import parse_model, parse_spec, unique
 from bench.system.progress import say
 from bench.training.checkpoint_choice import differences, trained_or_longest, training_note
-from bench.training.job import Job, check_groups, make_job
+from bench.training.job_identity import Job, check_groups, make_job
 
 HALF_A_LEVEL = Fraction(1, 2 * 255)  # a radius below it was probably meant as a fraction of the pixel range
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.evaluation.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
 from bench.evaluation.input_space import space_of
-from bench.execution.rows import AttackPlan, Matrix, PlannedRow, ReadyRow, Row, failed
-from bench.execution.sources import ModelSource, model_source
+from bench.execution.matrix_rows import AttackPlan, Matrix, PlannedRow, ReadyRow, Row, failed
+from bench.execution.model_sources import ModelSource, model_source
 from bench.registry import protocol
 from bench.settings.config import Config
 from bench.store.cells import Cell, engine_for
 from bench.store.identity import ENGINES, CellIdentity
-from bench.training.checkpoint import read_card
 from bench.training.checkpoint_choice import trained
-from bench.training.job import Job
+from bench.training.checkpoint_files import read_card
+from bench.training.job_identity import Job
 from bench.training.loop import build_model
 
 

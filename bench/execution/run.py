@@ -14,10 +14,10 @@ import torch
 
 from bench.data.load import Dataset
 from bench.errors import BenchError, first_line_or_traceback
-from bench.execution.forecast import Forecast
+from bench.execution.matrix_rows import Matrix, PlannedRow, ReadyRow, Row, failed
 from bench.execution.plan_cells import with_stored_cells
-from bench.execution.rows import Matrix, PlannedRow, ReadyRow, Row, failed
 from bench.execution.tasks import Task, row_tasks
+from bench.execution.time_left import Forecast
 from bench.execution.worker import Setting, TaskResult, compute, start_worker
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
@@ -26,7 +26,7 @@ from bench.system.environment import pick_device
 from bench.system.progress import Progress, progress, say
 from bench.system.threads import threads
 from bench.training.checkpoint_choice import exact_name, trained
-from bench.training.job import Job, make_job
+from bench.training.job_identity import Job, make_job
 from bench.training.loop import train
 
 Submit = Callable[[Task], "Future[TaskResult]"]

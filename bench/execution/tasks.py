@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from bench.evaluation.input_space import space_of
 from bench.execution.cost import PROBE, counts
-from bench.execution.forecast import Kind
-from bench.execution.pace import pace
-from bench.execution.rows import Matrix, ReadyRow
+from bench.execution.matrix_rows import Matrix, ReadyRow
+from bench.execution.speed_probe import pace
+from bench.execution.time_left import Kind
 from bench.execution.worker import load_model
 from bench.registry import protocol
 from bench.settings.config import Config

@@ -34,8 +34,8 @@ from bench.store.cells import Cell, Source
 from bench.store.store import Store
 from bench.system.environment import make_exact
 from bench.system.memory import prepare_memory
-from bench.training.checkpoint import load_weights, weights_hash
-from bench.training.external_weights import fill_foreign
+from bench.training.checkpoint_files import load_weights, weights_hash
+from bench.training.external_checkpoints import fill_foreign
 from bench.training.loop import initial_model
 
 State = Literal["done", "busy", "failed"]

@@ -4,9 +4,9 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from bench.execution.matrix_rows import Matrix, PlannedRow, Row
 from bench.execution.plan import plan_matrix
 from bench.execution.plan_cells import with_stored_cells
-from bench.execution.rows import Matrix, PlannedRow, Row
 from bench.figures.curves import Points, curve_caption, figure_4, security_curves
 from bench.figures.recompute import attack_first
 from bench.figures.series import Series, make_series
@@ -15,8 +15,8 @@ from bench.registry import attack
 from bench.settings.config import Config
 from bench.settings.radii import show_eps
 from bench.store.cells import engine_for
-from bench.store.inventory import StoredCell, inventory
 from bench.store.store import Store
+from bench.store.stored_cells import StoredCell, inventory
 from bench.system.environment import pick_device
 from bench.tables.worst_case import worst_cases
 from bench.training.checkpoint_choice import longest_trained

@@ -11,7 +11,7 @@ from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
 from bench.evaluation.input_space import space_of
-from bench.execution.rows import AttackPlan, Row
+from bench.execution.matrix_rows import AttackPlan, Row
 from bench.execution.worker import load_model
 from bench.registry import protocol
 from bench.settings.config import Config

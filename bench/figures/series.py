@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from bench.evaluation.outcomes import Outcomes
 from bench.statistics import Share
-from bench.store.inventory import StoredCell
-from bench.tables.lines import clean_share, robust_share
+from bench.store.stored_cells import StoredCell
+from bench.tables.table_lines import clean_share, robust_share
 
 
 @dataclass

@@ -13,11 +13,11 @@ from bench.settings.radii import show_eps
 from bench.statistics import Share
 from bench.store.cells import Cell, engine_for
 from bench.store.identity import ENGINES
-from bench.store.inventory import StoredCell, inventory
 from bench.store.store import Store
+from bench.store.stored_cells import StoredCell, inventory
 from bench.system.canonical import canonical
 from bench.system.files import read_json
-from bench.tables.lines import clean_share, robust_share
+from bench.tables.table_lines import clean_share, robust_share
 
 # Protocols that run the paper's two attacks as the paper gives them.
 OF_PAPER = ("paper", "paper-normalized")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.diagnostics.reading import Reading, read
+from bench.diagnostics.overall_reading import Reading, read
 from bench.diagnostics.stored import StoredDiagnosis, find_stored, identity_key
 from bench.errors import BenchError
 from bench.statistics import Share
-from bench.store.inventory import StoredCell
+from bench.store.stored_cells import StoredCell
 from bench.system.files import read_json
 from bench.tables.worst_case import worst_cases
 

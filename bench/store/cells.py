@@ -10,7 +10,7 @@ from bench.registry import AttackEntry
 from bench.settings.radii import show_eps
 from bench.store.identity import CellIdentity
 from bench.system.canonical import slug
-from bench.training.external_weights import Foreign
+from bench.training.external_checkpoints import Foreign
 
 SHARD = 250  # examples; cut at fixed offsets of the test set, never from --examples
 

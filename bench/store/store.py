@@ -18,7 +18,7 @@ from bench.evaluation.budget import Budget
 from bench.evaluation.outcomes import Outcomes
 from bench.store.cells import Cell
 from bench.store.identity import SCHEMA
-from bench.store.shards import count_together, read_shard, read_together, write_shard, write_together
+from bench.store.parquet import count_together, read_shard, read_together, write_shard, write_together
 from bench.store.stage_checkpoints import StageCheckpoints
 from bench.system.environment import describe
 from bench.system.files import make_folder, read_json, under_any_model, write_json

@@ -11,8 +11,8 @@ from bench.paper.match import printed_of
 from bench.registry import attack
 from bench.settings.radii import show_eps
 from bench.statistics import Share
-from bench.tables.lines import Line
 from bench.tables.markup import Format, Style, lay_out, style_of
+from bench.tables.table_lines import Line
 
 # Column of the audit by protocol.
 PROTOCOLS = {"paper": "paper protocol", "paper-normalized": "paper-normalized (control)", "adaptive": "worst case"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from bench.settings.radii import show_eps
-from bench.tables.lines import Line
+from bench.tables.table_lines import Line
 
 
 def broken_by_lines(lines: Sequence[Line]) -> str:

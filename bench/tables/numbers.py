@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.statistics import Share, mcnemar
-from bench.tables.lines import Line
+from bench.tables.table_lines import Line
 
 NOISE = 0.05  # a gain whose p-value is not below is not told apart from none
 

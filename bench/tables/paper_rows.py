@@ -10,8 +10,8 @@ import pandas as pd
 from bench.data.declared import load_datasets
 from bench.data.load import Dataset
 from bench.errors import BenchError
+from bench.execution.matrix_rows import FailedRow, Matrix, PlannedRow, Row
 from bench.execution.plan import plan_attacks
-from bench.execution.rows import FailedRow, Matrix, PlannedRow, Row
 from bench.paper.load import ATTACKS, Printed, printed_cells
 from bench.registry import protocol
 from bench.settings.config import Config
@@ -20,9 +20,9 @@ from bench.settings.specs import parse_model, unique
 from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
-from bench.tables.lines import clean_share, robust_share
+from bench.tables.table_lines import clean_share, robust_share
 from bench.training.checkpoint_choice import cards, longest_trained, trained, training_note
-from bench.training.job import check_groups, make_job
+from bench.training.job_identity import check_groups, make_job
 
 CLEAN = ""  # the attack of a printed accuracy without attack
 

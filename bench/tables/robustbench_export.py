@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__
-from bench.execution.rows import Row
+from bench.execution.matrix_rows import Row
 from bench.registry import attack
 from bench.settings.radii import show_eps
 from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
 from bench.system.canonical import slug
-from bench.tables.lines import clean_share, robust_share
+from bench.tables.table_lines import clean_share, robust_share
 
 
 def model_infos(row: Row, store: Store, examples: int) -> dict[Path, dict[str, Any]]:

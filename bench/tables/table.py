@@ -13,9 +13,9 @@ from tabulate import tabulate
 from bench.evaluation.budget import Budget
 from bench.settings.radii import show_eps
 from bench.statistics import Share
-from bench.tables.lines import Line
 from bench.tables.markup import Format, Style, lay_out, rank_mark, style_of
 from bench.tables.numbers import Number, gain, number, over_seeds, rival
+from bench.tables.table_lines import Line
 
 COLUMNS = ["dataset", "model", "train_seed", "note", "kind", "attack", "eps", "accuracy", "low", "high", "n"]
 COLUMNS += ["gain", "p_value", "verdict", "failure"]

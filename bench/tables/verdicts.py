@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from bench.diagnostics.findings import NOT_DIAGNOSED, stored_verdict
-from bench.execution.rows import Matrix
+from bench.execution.matrix_rows import Matrix
 from bench.settings.config import Config
-from bench.tables.lines import Line
+from bench.tables.table_lines import Line
 
 
 def add_verdicts(lines: Sequence[Line], matrix: Matrix, config: Config) -> list[str]:

@@ -10,9 +10,9 @@ from bench.evaluation.input_space import space_of
 from bench.registry import attack, protocol
 from bench.statistics import Share
 from bench.store.cells import Cell
-from bench.store.inventory import StoredCell
+from bench.store.stored_cells import StoredCell
 from bench.system.canonical import canonical
-from bench.tables.lines import robust_right
+from bench.tables.table_lines import robust_right
 
 # Protocols strong enough to speak of a worst case, once one of them has run unreduced at the radius.
 STRONG = ("adaptive", "standard")

@@ -8,8 +8,8 @@ from typing import Any
 from bench.errors import BenchError
 from bench.settings.specs import Spec, parse_model
 from bench.system.files import read_json
-from bench.training.checkpoint import card_path
-from bench.training.job import Job
+from bench.training.checkpoint_files import card_path
+from bench.training.job_identity import Job
 
 
 def cards(folder: Path, dataset: str) -> list[tuple[Path, dict[str, Any]]]:

@@ -29,9 +29,9 @@ from bench.system.files import make_folder, write_atomically, write_json
 from bench.system.progress import progress
 from bench.system.threads import threads
 from bench.training.augment import crop_and_flip
-from bench.training.checkpoint import card_path, load_state, save_state, save_weights, state_path
-from bench.training.external_weights import fill_foreign
-from bench.training.job import Job
+from bench.training.checkpoint_files import card_path, load_state, save_state, save_weights, state_path
+from bench.training.external_checkpoints import fill_foreign
+from bench.training.job_identity import Job
 from bench.training.recipes.standard import Schedule, TrainingStep, cosine
 
 LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "seconds")

@@ -15,9 +15,9 @@ from bench.attacks.gradient_sign import pgd
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError
 from bench.models.deq import DEQBody
-from bench.training.checkpoint import load_weights
 from bench.training.checkpoint_choice import trained
-from bench.training.job import Job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import Job
 from bench.training.loop import build_model
 from bench.verification.lyapunov import States, Verification, displacement, verify_lyapunov
 

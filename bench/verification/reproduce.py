@@ -17,8 +17,8 @@ from bench.settings.specs import ModelSpec, Spec, parse_model
 from bench.statistics import Share
 from bench.store.cells import SHARD, Cell, Source
 from bench.store.identity import ENGINES, CellIdentity, ModelIdentity
-from bench.store.inventory import StoredCell
 from bench.store.store import Store
+from bench.store.stored_cells import StoredCell
 from bench.training.checkpoint_choice import cards
 
 ENOUGH = 0.99  # share of images that must come out alike: other hardware rounds differently

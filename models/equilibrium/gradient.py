@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from bench.models.equilibrium.accelerated import accelerate
-from bench.models.equilibrium.methods import Anderson
+from bench.models.equilibrium.alternating import accelerate
+from bench.models.equilibrium.anderson import Anderson
 from bench.models.equilibrium.precision import full_precision
 from bench.models.equilibrium.solve import solve_together
 from bench.models.equilibrium.work_counter import count, counted

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.models.equilibrium.accelerated import accelerate
+from bench.models.equilibrium.alternating import accelerate
 from bench.models.equilibrium.gradient import EquilibriumCell, Foldable, GradientName, attach
 from bench.models.equilibrium.methods import SolverName, make_method
 from bench.models.equilibrium.precision import full_precision

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.models.equilibrium.methods import Anderson
+from bench.models.equilibrium.anderson import Anderson
 from bench.models.equilibrium.solve import solve
 from bench.models.monotone.interval import Bounds, rounding
 from bench.models.monotone.layer import Operator

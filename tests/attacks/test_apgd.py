@@ -14,7 +14,7 @@ from bench.attacks.apgd import apgd, random_start, registered_apgd
 from bench.attacks.core.contract import ContractError, linf, run_attack
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import UNTARGETED, LossName, cross_entropy, dlr, dlr_targeted, margin
-from bench.attacks.core.views import GuideName
+from bench.attacks.core.surrogate_views import GuideName
 from tests.conftest import Trained
 from tests.parts import submodule
 

@@ -21,7 +21,7 @@ from bench.evaluation.input_space import in_space, space_of
 from bench.evaluation.reference_engine import evaluate
 from bench.execution.plan import plan_attacks
 from bench.registry import attack, protocol
-from bench.tables.lines import robust_share
+from bench.tables.table_lines import robust_share
 from tests.attacks.test_gradient_sign import EPS, torchattacks_pgd
 from tests.bench.helpers import Inside, cell_folders, last_line
 from tests.conftest import Trained

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.statistics import Z95, Share, mcnemar, wilson
-from bench.tables.lines import Line
 from bench.tables.table import render
+from bench.tables.table_lines import Line
 
 EPS = [Fraction(2, 255), Fraction(8, 255)]
 

@@ -42,7 +42,7 @@ from bench.data.load import Dataset, as_pixels
 from bench.models.inference.folding import folded
 from bench.settings.specs import split_list
 from bench.system.memory import prepare_memory
-from bench.tables.lines import robust_right
+from bench.tables.table_lines import robust_right
 from tests.benchmarks.engine import BATCH, rows_for, run_matrix
 from tests.benchmarks.trained import options, trained
 from tests.parts import equilibrium

@@ -12,7 +12,7 @@ from bench.attacks.protocols import paper
 from bench.data.load import Dataset
 from bench.evaluation.batch import Evaluated, examples_of
 from bench.evaluation.packed_engine import evaluate_packed
-from bench.execution.pace import pace
+from bench.execution.speed_probe import pace
 from bench.execution.tasks import TOGETHER
 from bench.registry import attack
 from bench.store.cells import SHARD

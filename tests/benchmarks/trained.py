@@ -9,8 +9,8 @@ from torch import nn
 from bench.data.load import Dataset, load
 from bench.settings.config import load_config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model, train
 
 ROOT = Path(__file__).resolve().parents[2]

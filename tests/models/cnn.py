@@ -15,7 +15,7 @@ from bench.models.images import Images
 from bench.registry import model
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.job import make_job
+from bench.training.job_identity import make_job
 from bench.training.loop import _Run
 
 CIFAR = Images((3, 32, 32), 10, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))

@@ -11,8 +11,8 @@ from bench.models.equilibrium.deq_cell import ImplicitCell
 from bench.models.mondeq import MonDEQ
 from bench.settings.config import load_config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model, train
 from tests.parts import statistics
 

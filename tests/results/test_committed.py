@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.store.cells import SHARD
-from bench.store.inventory import inventory
 from bench.store.store import Store
+from bench.store.stored_cells import inventory
 from tests.bench.helpers import Inside
 from tests.conftest import ROOT
 

@@ -24,8 +24,8 @@ from bench.system.canonical import canonical
 from bench.system.files import read_json
 from bench.system.progress import say
 from bench.system.threads import threads
-from bench.training.checkpoint import load_weights, weights_hash
-from bench.training.job import Job
+from bench.training.checkpoint_files import load_weights, weights_hash
+from bench.training.job_identity import Job
 from bench.training.loop import build_model, train, training_threads
 from bench.training.recipes.robust_images import build_robust_dataset, make_plan, read_columns
 from bench.training.recipes.standard import TrainingStep

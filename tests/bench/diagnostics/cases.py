@@ -10,11 +10,11 @@ from bench.attacks.core.draws import Draws
 from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
 from bench.evaluation.input_space import Space
-from bench.execution.rows import AttackPlan
+from bench.execution.matrix_rows import AttackPlan
 from bench.registry import attack
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.job import resolve_model
+from bench.training.job_identity import resolve_model
 from tests.conftest import Trained
 
 Plant = Callable[[nn.Module], nn.Module]
@@ -42,7 +42,7 @@ def make_case(
     n: int = 0,
     canary: Fraction = Fraction(64, 255),
 ) -> Context:
-    """The context of a model of the data set, on its first n test images (0: all), as bench.diagnostics.case makes it.
+    """The context of a model of the data set, on its first n test images (0: all), as `diagnosed_case` makes it.
 
     Args:
         plant: wraps the trained model, and every rebuilt one.

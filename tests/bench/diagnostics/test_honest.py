@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bench.data.load import Dataset, load
-from bench.diagnostics.reading import read
+from bench.diagnostics.overall_reading import read
 from bench.diagnostics.suite import SUITE, diagnose
 from bench.models.images import Classifier
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model
 from tests.bench.diagnostics.cases import make_case, strong
 from tests.conftest import ROOT, Trained

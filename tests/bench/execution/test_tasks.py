@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench.execution.rows import Matrix, PlannedRow, ReadyRow
+from bench.execution.matrix_rows import Matrix, PlannedRow, ReadyRow
 from bench.execution.tasks import TOGETHER, _pieces, row_tasks
 from bench.settings.config import Config
 from bench.store.cells import Cell

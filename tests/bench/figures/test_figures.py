@@ -15,7 +15,7 @@ import torch
 from matplotlib import image
 
 from bench.data.load import Dataset
-from bench.execution.rows import AttackPlan, Row
+from bench.execution.matrix_rows import AttackPlan, Row
 from bench.figures.curves import figure_4
 from bench.figures.recompute import Attacked, attack_first
 from bench.figures.series import Series
@@ -25,8 +25,8 @@ from bench.registry import protocol as protocols
 from bench.settings.config import Config
 from bench.statistics import Share
 from bench.store.identity import CellIdentity
-from bench.store.inventory import inventory
 from bench.store.store import Store
+from bench.store.stored_cells import inventory
 from tests.bench.helpers import Inside, bench, last_line
 
 BASE = ("--models", "deq,lyadeq", "--epochs", "2", "--examples", "60")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.figures.series import make_series
-from bench.store.inventory import StoredCell, inventory
 from bench.store.store import Store
+from bench.store.stored_cells import StoredCell, inventory
 from tests.bench.tables.stored import N, store_cell
 
 RADII = [Fraction(2, 255), Fraction(4, 255), Fraction(8, 255)]

@@ -8,9 +8,9 @@ import pytest
 
 from bench.evaluation.budget import Budget
 from bench.evaluation.outcomes import Outcomes, same_outcomes
-from bench.store.inventory import inventory
-from bench.store.shards import write_together
+from bench.store.parquet import write_together
 from bench.store.store import Store
+from bench.store.stored_cells import inventory
 from bench.system.files import write_json
 from tests.bench.helpers import Inside, last_line, leftovers
 

@@ -8,7 +8,7 @@ from typing import Literal
 from bench.paper.match import name_and_recipe, printed_of
 from bench.statistics import Share
 from bench.tables.audit import make_audits, render_audits
-from bench.tables.lines import Line
+from bench.tables.table_lines import Line
 from tests.bench.helpers import Inside
 
 EIGHT = Fraction(8, 255)

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from bench.statistics import Share
-from bench.tables.lines import Line
 from bench.tables.numbers import gain, number, over_seeds
 from bench.tables.table import budget_lines, render
+from bench.tables.table_lines import Line
 from tests.bench.helpers import Inside, last_line
 
 EPS = Fraction(8, 255)

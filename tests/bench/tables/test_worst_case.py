@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.registry import attack as attacks
-from bench.store.inventory import inventory
 from bench.store.store import Store
+from bench.store.stored_cells import inventory
 from bench.tables.worst_case import unreduced, worst_cases
 from tests.bench.tables.stored import WRONG, N, store_cell
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from bench.data.load import Dataset
 from bench.settings.config import Config, UserModel
 from bench.settings.specs import parse_model
-from bench.training.job import make_job
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model
 
 MEAN, STD = [0.2], [0.7]  # not those of digits

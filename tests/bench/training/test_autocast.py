@@ -12,8 +12,8 @@ from bench.models.equilibrium.deq_cell import ImplicitCell
 from bench.models.lyapunov.function import Lyapunov
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import _Run, accuracy, build_model, train
 from bench.training.recipes.standard import TrainingStep, standard
 from tests.parts import submodule

@@ -10,7 +10,7 @@ from bench.data.load import Dataset
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint_choice import cards, differences, longest_trained, training_note
-from bench.training.job import Job, make_job
+from bench.training.job_identity import Job, make_job
 from bench.training.loop import train
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from bench.execution.plan import plan_matrix
 from bench.execution.run import run_matrix
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.job import make_job
+from bench.training.job_identity import make_job
 from tests.bench.training.foreign import FORMS, MEAN, STD, declare, load_declared
 
 

@@ -15,7 +15,7 @@ from bench.data.load import Dataset
 from bench.errors import BenchError
 from bench.settings.config import Config
 from bench.training.augment import crop_and_flip
-from bench.training.checkpoint import card_path, load_weights
+from bench.training.checkpoint_files import card_path, load_weights
 from bench.training.loop import build_model, train
 from tests.bench.helpers import bench, command, environment
 from tests.conftest import job_for

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError
-from bench.training.external_weights import read_state
+from bench.training.external_checkpoints import read_state
 from tests.bench.training.foreign import FORMS
 
 

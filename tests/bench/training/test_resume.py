@@ -18,8 +18,8 @@ from bench.settings.config import Config, Train, load_config
 from bench.settings.specs import parse_model
 from bench.system.files import read_json
 from bench.training import loop
-from bench.training.checkpoint import card_path, load_weights, state_path
-from bench.training.job import Job, make_job
+from bench.training.checkpoint_files import card_path, load_weights, state_path
+from bench.training.job_identity import Job, make_job
 from bench.training.loop import build_model, train
 from tests.bench.helpers import ROOT
 

@@ -64,8 +64,8 @@ def test_kept_images_are_the_judged_ones_and_change_nothing_else(
     # The same attack by hand, on the second shard.
     from bench.settings.config import load_config
     from bench.settings.specs import parse_model
-    from bench.training.checkpoint import load_weights
-    from bench.training.job import make_job
+    from bench.training.checkpoint_files import load_weights
+    from bench.training.job_identity import make_job
     from bench.training.loop import build_model
 
     job = make_job(parse_model("fc-linear"), digits, load_config(None), 0, 2)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.models.equilibrium.methods import Anderson, FixedPoint
+from bench.models.equilibrium.anderson import Anderson
+from bench.models.equilibrium.methods import FixedPoint
 from bench.models.equilibrium.solve import Method, solve
 from bench.models.monotone.enclosure import interval_cell
 from bench.models.monotone.layer import STRETCH, Monotone, MonotoneCell

@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.registry import recipe
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.job import make_job
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model
 from bench.training.recipes.adversarial import pgd_at, trades
 from bench.training.recipes.standard import TrainingStep

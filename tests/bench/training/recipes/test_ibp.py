@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.models.monotone.layer import Monotone
 from bench.settings.config import Config, load_config
 from bench.settings.specs import parse_model
-from bench.training.job import Job, make_job
+from bench.training.job_identity import Job, make_job
 from bench.training.loop import build_model, train
 from bench.training.recipes.ibp import ibp, ramp_up, steps_down
 from bench.training.recipes.standard import TrainingStep, cosine
@@ -146,7 +146,7 @@ def test_interval_loss_falls(form: str, data: Dataset, settings: Config) -> None
 def test_training_logs_accuracy_and_ends_with_the_models_own_monotonicity(
     data: Dataset, settings: Config, tmp_path: Path
 ) -> None:
-    from bench.training.checkpoint import load_weights
+    from bench.training.checkpoint_files import load_weights
 
     chosen = job("ibp-mondeq[eps=0.02,width=16]+ibp[m_start=0.99,lr=5e-3]", data, settings, epochs=3)
     path = train(chosen, data, tmp_path, torch.device("cpu"), settings.train)

@@ -14,8 +14,8 @@ from bench.models.penultimate import penultimate
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.system.files import read_json
-from bench.training.checkpoint import card_path
-from bench.training.job import make_job
+from bench.training.checkpoint_files import card_path
+from bench.training.job_identity import make_job
 from bench.training.loop import train
 from bench.training.recipes import robust_images
 from bench.training.recipes.robust_dataset import reduction

@@ -14,9 +14,9 @@ from bench.evaluation.reference_engine import evaluate
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.statistics import Share
-from bench.tables.lines import clean_share, robust_share
-from bench.training.checkpoint import load_weights
-from bench.training.job import make_job
+from bench.tables.table_lines import clean_share, robust_share
+from bench.training.checkpoint_files import load_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model, train
 
 EPS = 0.1  # at 8/255 the 8×8 digits of any model hardly change

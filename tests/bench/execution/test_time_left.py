@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bench.data.load import Dataset
-from bench.execution.forecast import Forecast
-from bench.execution.pace import pace
+from bench.execution.speed_probe import pace
+from bench.execution.time_left import Forecast
 from bench.models.images import Classifier
 from tests.conftest import Trained
 

@@ -11,8 +11,8 @@ from bench.errors import BenchError
 from bench.registry import model
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
-from bench.training.checkpoint import save_weights
-from bench.training.job import make_job
+from bench.training.checkpoint_files import save_weights
+from bench.training.job_identity import make_job
 from bench.training.loop import build_model
 from tests.bench.training.foreign import FORMS, MEAN, STD, TheirResNet20, declare, load_declared
 from tests.parts import submodule

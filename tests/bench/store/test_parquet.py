@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from bench.evaluation.budget import Budget
 from bench.evaluation.outcomes import same_outcomes
-from bench.store.shards import count_together, read_shard, read_together, write_shard, write_together
+from bench.store.parquet import count_together, read_shard, read_together, write_shard, write_together
 
 SPENT = Budget(forwards=12, backwards=8, f_evaluations=90, vjps=70, seconds=0.5)
 OUTCOMES = {

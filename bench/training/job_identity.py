@@ -13,7 +13,7 @@ from bench.registry import ModelEntry, RecipeEntry, model, recipe
 from bench.settings.config import Config, Train
 from bench.settings.specs import ModelSpec, Spec, parse_model
 from bench.system.canonical import canonical, slug
-from bench.training.external_weights import Foreign, declared_checkpoint
+from bench.training.external_checkpoints import Foreign, declared_checkpoint
 
 _SETTINGS: dict[str, type] = {
     "epochs": int,

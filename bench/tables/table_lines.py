@@ -12,7 +12,7 @@ from bench.errors import BenchError
 from bench.evaluation.budget import Budget
 from bench.evaluation.certificates import CERTIFICATE
 from bench.evaluation.outcomes import Outcomes
-from bench.execution.rows import Row
+from bench.execution.matrix_rows import Row
 from bench.registry import attack
 from bench.statistics import Share
 from bench.store.cells import Cell

@@ -12,7 +12,7 @@ from typing import Any
 from bench.data.load import Dataset
 from bench.registry import AttackEntry
 from bench.store.cells import Cell
-from bench.training.job import Job
+from bench.training.job_identity import Job
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from bench.data.load import Dataset, as_pixels
 from bench.diagnostics.context import Context
 from bench.errors import BenchError
 from bench.evaluation.input_space import space_of
+from bench.execution.matrix_rows import FailedRow, Matrix, Row
+from bench.execution.model_sources import model_source
 from bench.execution.plan import plan_attacks
-from bench.execution.rows import FailedRow, Matrix, Row
-from bench.execution.sources import model_source
-from bench.execution.twins import twin_job
+from bench.execution.undefended_twins import twin_job
 from bench.execution.worker import load_model
 from bench.registry import protocol
 from bench.settings.config import Config

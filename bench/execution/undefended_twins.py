@@ -8,7 +8,7 @@ from bench.registry import model
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint_choice import exact_name, trained_or_longest
-from bench.training.job import Job, make_job
+from bench.training.job_identity import Job, make_job
 
 
 def twin_job(job: Job, data: Dataset, config: Config, named: str = "auto") -> Job | None:

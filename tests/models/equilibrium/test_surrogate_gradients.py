@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import bench.models.equilibrium.views
-from bench.models.equilibrium.views import Parts, state_views
+import bench.models.equilibrium.surrogate_gradients
+from bench.models.equilibrium.surrogate_gradients import Parts, state_views
 from bench.models.lyapunov.function import Lyapunov
 from tests.conftest import Trained
 from tests.parts import implicit_cell, submodule
@@ -33,7 +33,7 @@ def test_state_views_come_near_the_model_with_many_steps(
     own = gradient(net, x, y)
 
     def errors(steps: int) -> dict[str, float]:
-        monkeypatch.setattr(bench.models.equilibrium.views, "STEPS", steps)
+        monkeypatch.setattr(bench.models.equilibrium.surrogate_gradients, "STEPS", steps)
         views = net.views()
         return {k: float((1 - cosine(gradient(views[k], x, y), own)).median()) for k in ("unrolled", "simultaneous")}
 
@@ -51,7 +51,7 @@ def test_intermediate_is_the_mean_over_states(
     net, x = trained("deq"), images[0][:8]
     logits = []
     for steps in (1, 2, 3):
-        monkeypatch.setattr(bench.models.equilibrium.views, "STEPS", steps)
+        monkeypatch.setattr(bench.models.equilibrium.surrogate_gradients, "STEPS", steps)
         logits.append(net.views()["unrolled"](x))
     torch.testing.assert_close(net.views()["intermediate"](x), torch.stack(logits).mean(0))
 
@@ -62,10 +62,10 @@ def test_simultaneous_adjoint_by_hand(trained: Trained, images: tuple[Tensor, Te
     h = submodule(net, "body.extractor", nn.Module)(net.normalize(x)).detach().requires_grad_()
     parts = Parts(lambda x: x, cell, lambda z, h: z)
     g = torch.randn(4, h.shape[1], generator=torch.Generator().manual_seed(0))
-    z = bench.models.equilibrium.views.simultaneous(parts, h)
+    z = bench.models.equilibrium.surrogate_gradients.simultaneous(parts, h)
     found = torch.autograd.grad(z, h, g)[0]
     state, u = torch.zeros_like(h), torch.zeros_like(g)
-    for _ in range(bench.models.equilibrium.views.STEPS):
+    for _ in range(bench.models.equilibrium.surrogate_gradients.STEPS):
         state = 0.5 * state + 0.5 * cell(state, h.detach())
         jacobian = cell.jacobian(state.detach(), h.detach())
         u = 0.5 * u + 0.5 * ((jacobian.mT @ u[:, :, None])[:, :, 0] + g)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.diagnostics.reading import read
+from bench.diagnostics.overall_reading import read
 from bench.diagnostics.result import DiagnosticResult, Symptom, of_share
 from bench.statistics import paired_difference
 from bench.thresholds import GRADIENT_DEAD, Thresholds, Verdict

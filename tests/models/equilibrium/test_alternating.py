@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import bench.models.equilibrium.gradient as gradient_module
-from bench.models.equilibrium import accelerated as accelerated_module
-from bench.models.equilibrium.accelerated import _by_elimination, accelerate
-from bench.models.equilibrium.accelerated import _by_lu as weights_by_lu
+from bench.models.equilibrium import alternating as accelerated_module
+from bench.models.equilibrium.alternating import _by_elimination, accelerate
+from bench.models.equilibrium.alternating import _by_lu as weights_by_lu
+from bench.models.equilibrium.anderson import Anderson
 from bench.models.equilibrium.deq_cell import ImplicitCell
 from bench.models.equilibrium.gradient import _by_lu, _iterated
-from bench.models.equilibrium.methods import Anderson
 from bench.models.equilibrium.solve import Solution, solve
 from bench.models.equilibrium.work_counter import counting
 from tests.conftest import Trained

@@ -8,8 +8,8 @@ from torch import nn
 from bench.data.load import Dataset
 from bench.store.cells import Source
 from bench.store.identity import ModelIdentity
-from bench.training.checkpoint import read_card, weights_hash
-from bench.training.job import Job
+from bench.training.checkpoint_files import read_card, weights_hash
+from bench.training.job_identity import Job
 from bench.training.loop import build_model
 
 

@@ -13,7 +13,7 @@ from bench.models.images import Images
 from bench.models.weights.read import read_tensors
 from bench.registry import ModelEntry
 from bench.settings.config import UserModel
-from bench.training.checkpoint import fit_state, weights_hash
+from bench.training.checkpoint_files import fit_state, weights_hash
 
 SUFFIXES = (".pth", ".th", ".pt", ".safetensors")
 _NESTS = ("state_dict", "model_state_dict", "model", "net")
