@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.attacks.apgd import random_start, search
-from bench.attacks.core.cascade import Cascade, better_of, check_budgets, check_stages
+from bench.attacks.core.cascade import Cascade, better_of, check_budgets, check_stages, idle_budgets
 from bench.attacks.core.contract import Search
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import LossName
@@ -62,6 +62,16 @@ def stages(**options: Any) -> dict[str, Search]:
     return {name: _member(name, chosen) for name in chosen.chosen()}
 
 
+def _idle(**options: Any) -> dict[str, str]:
+    spent_by = {
+        "iterations": (*OWN, *VIEWS),
+        "targets": ("apgd-margin-t",),
+        "queries": ("square",),
+        "twin": ("twin",),
+    }
+    return idle_budgets(Options(**options).chosen(), spent_by, "members")
+
+
 @attack(
     "adaptive",
     version=2,
@@ -70,6 +80,8 @@ def stages(**options: Any) -> dict[str, Search]:
     warm=True,
     nested=True,
     twin="twin",
+    views=VIEWS,
+    idle=_idle,
     label="adaptive",
 )
 def adaptive(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -203,7 +203,11 @@ def random_start(x: Tensor, eps: Tensor, draws: Draws, restart: int) -> Tensor:
     return (x + eps.view(-1, 1, 1, 1) * u.to(x)).clamp(0, 1)
 
 
-@attack("apgd", label="APGD")
+def _idle(*, loss: LossName, **_: Any) -> dict[str, str]:
+    return {} if loss in TARGETED else {"targets": "a loss that is dlr-targeted or margin-targeted"}
+
+
+@attack("apgd", label="APGD", idle=_idle)
 def registered_apgd(
     model: nn.Module,
     x: Tensor,

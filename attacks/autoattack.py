@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.apgd import apgd, random_start
-from bench.attacks.core.cascade import Cascade, check_budgets, check_stages
+from bench.attacks.core.cascade import Cascade, check_budgets, check_stages, idle_budgets
 from bench.attacks.core.contract import ContractError, Search
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.losses import cross_entropy, dlr_targeted, rivals
@@ -56,6 +56,11 @@ def stages(**options: Any) -> dict[str, Search]:
     return {name: partial(_stage, name, chosen) for name in chosen.attacks.split("+")}
 
 
+def _idle(**options: Any) -> dict[str, str]:
+    spent_by = {"iterations": ATTACKS[:3], "targets": ("apgd-t", "fab-t"), "queries": ("square",)}
+    return idle_budgets(Options(**options).attacks.split("+"), spent_by, "attacks")
+
+
 def folds(**options: Any) -> bool:
     """Whether the folded model is searched: by our engine alone."""
     return Options(**options).engine == "compact"
@@ -68,6 +73,7 @@ def folds(**options: Any) -> bool:
     stages=stages,
     folds=folds,
     engines=("engine",),
+    idle=_idle,
     label="AutoAttack",
 )
 def autoattack(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, **options: Any) -> Tensor:

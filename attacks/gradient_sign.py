@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from bench.attacks.core.draws import Draws
 from bench.attacks.core.sign_ascent import SignAscent, ascend
 from bench.registry import attack
+from bench.settings.lengths import PositiveLength
 
 Steps = Annotated[int, Field(ge=0)]
-Length = Annotated[float, Field(gt=0, le=1)]
 
 
 def eq14_steps(eps: Fraction) -> int:
@@ -32,7 +32,14 @@ def _pgd_ascent(*, steps: int, alpha: float, random_start: bool, restart: int) -
 
 @attack("ifgsm", label="I-FGSM", ascent=_ifgsm_ascent)
 def ifgsm(
-    model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws, *, steps: Steps = 10, alpha: Length = 1 / 255
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    eps: Tensor,
+    draws: Draws,
+    *,
+    steps: Steps = 10,
+    alpha: PositiveLength = 1 / 255,
 ) -> Tensor:
     """Iterative FGSM (Kurakin et al. 2017; = BIM), from the clean image; judges the last iterate.
 
@@ -40,12 +47,16 @@ def ifgsm(
 
     Args:
         steps: gradient steps, ≥ 0.
-        alpha: step size in units of the pixel range.
+        alpha: step size, a fraction of the pixel range.
     """
     return _alone(_ifgsm_ascent(steps=steps, alpha=alpha), model, x, y, eps, draws)
 
 
-@attack("pgd", label="PGD", ascent=_pgd_ascent)
+def _idle(*, random_start: bool, **_: Any) -> dict[str, str]:
+    return {} if random_start else {"restart": "random_start=true"}
+
+
+@attack("pgd", label="PGD", ascent=_pgd_ascent, idle=_idle)
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -54,7 +65,7 @@ def pgd(
     draws: Draws,
     *,
     steps: Steps = 10,
-    alpha: Length = 1 / 255,
+    alpha: PositiveLength = 1 / 255,
     random_start: bool = True,
     restart: int = 0,
 ) -> Tensor:
@@ -62,7 +73,7 @@ def pgd(
 
     Args:
         steps: gradient steps, ≥ 0.
-        alpha: step size in units of the pixel range.
+        alpha: step size, a fraction of the pixel range.
         random_start: start at x + ε·u, u uniform on the cube, else at x.
         restart: which of the examples' draws u is.
     """

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from bench.attacks.core.draws import Draws
 from bench.errors import BenchError, unknown
 from bench.registry import AttackEntry, attack
+from bench.settings.lengths import PositiveLength
 from bench.traits import AttackTraits
+
+# Parameters that are L∞ lengths of pixels. (The steps of its L2 attacks are longer than a pixel's range.)
+_LENGTHS = frozenset({"alpha", "delta", "max_epsilon", "noise_sd"})
 
 
 @attack.namespace("torchattacks")
@@ -30,7 +34,8 @@ def find(name: str) -> AttackEntry:
     parameters = dict(inspect.signature(cls).parameters)
     parameters.pop("model")
     has_eps = parameters.pop("eps", None) is not None
-    options = _with_signature([p for p in parameters.values() if p.default is not inspect.Parameter.empty])
+    lengths = frozenset() if name.endswith("L2") else _LENGTHS
+    options = _with_signature([p for p in parameters.values() if p.default is not inspect.Parameter.empty], lengths)
     return AttackEntry(
         kind="attack",
         name=f"torchattacks:{name}",
@@ -62,12 +67,18 @@ def _search(cls: Any, has_eps: bool) -> Callable[..., Tensor]:
     return search
 
 
-def _with_signature(parameters: list[inspect.Parameter]) -> Callable[..., Any]:
+def _with_signature(parameters: list[inspect.Parameter], lengths: frozenset[str]) -> Callable[..., Any]:
     def options(**_: Any) -> None:
         if _.get("targeted"):
             raise BenchError("targeted attacks are not part of this threat model")
 
     # Untyped: the registry then converts to the type of the default.
-    plain = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=inspect.Parameter.empty) for p in parameters]
+    plain = [
+        p.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY,
+            annotation=PositiveLength if p.name in lengths else inspect.Parameter.empty,
+        )
+        for p in parameters
+    ]
     options.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
     return options

@@ -80,6 +80,25 @@ class Entry(Generic[Traits]):
                 raise BenchError(f"{self.kind} '{self.name}': {error}.") from error
         return resolved
 
+    def check_effect(self, given: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
+        """Raise BenchError where an option that was given has no effect beside the others.
+
+        What is given and applied nowhere enters the key of every result, and lets two equal numbers look like two
+        findings.
+
+        Args:
+            given: the options that the user wrote; one at its default value is let pass.
+            resolved: all of them.
+        """
+        idle = getattr(self.traits, "idle", None)
+        defaults = self.defaults()
+        for name, belongs_to in (idle(**resolved) if idle else {}).items():
+            if name in given and resolved[name] != defaults[name]:
+                raise BenchError(
+                    f"{self.kind} '{self.name}': {name}={resolved[name]} has no effect here, it belongs to "
+                    f"{belongs_to}; leave it out."
+                )
+
     def implementation(self) -> str:
         """The version that keys results; for a plugin also the hash of the file that defines it."""
         if self.is_builtin:
@@ -101,7 +120,7 @@ class Entry(Generic[Traits]):
             return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise BenchError(f"{self.kind} '{self.name}': {name}={value!r}: {reason}.") from error
+            raise BenchError(f"{self.kind} '{self.name}': {name}={value!r:.60}: {reason}.") from error
 
 
 class Registry(Generic[Traits]):

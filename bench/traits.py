@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Idle = Callable[..., Mapping[str, str]]
+
 
 @dataclass(frozen=True)
 class ModelTraits:
@@ -15,6 +17,7 @@ class ModelTraits:
         rename: from a parameter's name in checkpoints of other projects to ours.
         twin_of: the extractor (option `features`) whose undefended twin it is.
         places: options that say where a file lies, and are part of no key.
+        idle: from all options by name to those that have no effect beside the others, with what they belong to.
     """
 
     pretrained: bool = False
@@ -22,6 +25,7 @@ class ModelTraits:
     rename: Callable[[str], str] | None = None
     twin_of: str = ""
     places: tuple[str, ...] = ()
+    idle: Idle | None = None
 
     def keyed(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options that results are keyed by."""
@@ -41,6 +45,8 @@ class AttackTraits:
         folds: from its options to whether its stages may search on the model's folded form.
         twin: the option that names the undefended twin it starts from.
         engines: options that choose between codes equal in outcome.
+        views: the stages that follow a view of the model of the same name.
+        idle: as of a model.
     """
 
     label: str = ""
@@ -51,6 +57,8 @@ class AttackTraits:
     folds: Callable[..., bool] | None = None
     twin: str = ""
     engines: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    idle: Idle | None = None
 
     def ascent_of(self, options: Mapping[str, Any]) -> Any:
         """Its signed-gradient steps (`SignAscent`). Raises ValueError where it is no such attack."""
@@ -97,9 +105,11 @@ class RecipeTraits:
         schedule: from the step and the number of steps to a factor of the rate; cosine where there is none.
         sources: options that name a model it is made from.
         prepare: what makes its training set.
+        idle: as of a model.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     schedule: Callable[[int, int], float] | None = None
     sources: tuple[str, ...] = ()
     prepare: Callable[..., Any] | None = None
+    idle: Idle | None = None

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from bench.models.equilibrium.deq_cell import ImplicitCell
 from bench.models.equilibrium.gradient import EquilibriumCell, with_value
 from bench.models.equilibrium.layer import Equilibrium
-from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions
+from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions, idle
 from bench.models.equilibrium.precision import full_precision
 from bench.models.equilibrium.surrogate_gradients import Parts, View, state_views
 from bench.models.feature_extractors import ExtractorName, make_extractor, state_size
@@ -174,25 +174,37 @@ def _lyapunov(images: Images, options: LyaDEQOptions) -> nn.Module:
     return _build(images, options, Stabilised(lyapunov, options.readout, options.alpha))
 
 
-@model("deq", group="deq", options=DEQOptions, eval_options=EVAL_OPTIONS)
+@model("deq", group="deq", options=DEQOptions, eval_options=EVAL_OPTIONS, idle=idle)
 def deq(images: Images, **options: Any) -> nn.Module:
     """Deep equilibrium model (Eq. 6, 7, 11), the paper's baseline."""
     return _build(images, DEQOptions(**options))
 
 
-@model("deq-orth", group="deq", options=partial(DEQOptions, orthogonality="layer"), eval_options=EVAL_OPTIONS)
+@model(
+    "deq-orth",
+    group="deq",
+    options=partial(DEQOptions, orthogonality="layer"),
+    eval_options=EVAL_OPTIONS,
+    idle=idle,
+)
 def deq_orth(images: Images, **options: Any) -> nn.Module:
     """DEQ with the orthogonal layer, the paper's ablation."""
     return _build(images, DEQOptions(**options))
 
 
-@model("lyadeq", group="deq", options=partial(LyaDEQOptions, orthogonality="layer"), eval_options=EVAL_OPTIONS)
+@model(
+    "lyadeq",
+    group="deq",
+    options=partial(LyaDEQOptions, orthogonality="layer"),
+    eval_options=EVAL_OPTIONS,
+    idle=idle,
+)
 def lyadeq(images: Images, **options: Any) -> nn.Module:
     """DEQ with the Lyapunov module (Eq. 8–12) and the orthogonal layer."""
     return _lyapunov(images, LyaDEQOptions(**options))
 
 
-@model("lyadeq-no-orth", group="deq", options=LyaDEQOptions, eval_options=EVAL_OPTIONS)
+@model("lyadeq-no-orth", group="deq", options=LyaDEQOptions, eval_options=EVAL_OPTIONS, idle=idle)
 def lyadeq_no_orth(images: Images, **options: Any) -> nn.Module:
     """LyaDEQ without the orthogonal layer."""
     return _lyapunov(images, LyaDEQOptions(**options))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.models.equilibrium.gradient import EquilibriumCell, GradientName, attach
 from bench.models.equilibrium.layer import FallbackName
 from bench.models.equilibrium.methods import MethodName, make_method
-from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions
+from bench.models.equilibrium.options import EVAL_OPTIONS, SolverOptions, idle
 from bench.models.equilibrium.solution_recorder import record
 from bench.models.equilibrium.solve import Solution, solve
 from bench.models.equilibrium.surrogate_gradients import Parts, state_views
@@ -19,6 +19,7 @@ from bench.models.monotone.enclosure import enclose, interval_cell
 from bench.models.monotone.interval import Bounds, propagate, rounding, worst_margins
 from bench.models.monotone.layer import Monotone, MonotoneCell
 from bench.registry import model
+from bench.settings.lengths import Length
 
 Form = Literal["dense", "3", "7"]
 Radius = float | Tensor
@@ -59,7 +60,7 @@ class MonDEQOptions(SolverOptions):
 class IBPMonDEQOptions(MonDEQOptions):
     """MonDEQOptions and the radius that training certifies."""
 
-    eps: float = 0.00785
+    eps: Length = 0.00785
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -246,13 +247,13 @@ def _tail(form: Form, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 8 * width), nn.ReLU()), 8 * width
 
 
-@model("mondeq", group="mondeq", options=MonDEQOptions, eval_options=EVAL_OPTIONS)
+@model("mondeq", group="mondeq", options=MonDEQOptions, eval_options=EVAL_OPTIONS, idle=idle)
 def mondeq(images: Images, **options: Any) -> nn.Module:
     """Monotone DEQ, trained without intervals."""
     return MonDEQ(images, MonDEQOptions(**options), eps=0.0)
 
 
-@model("ibp-mondeq", group="mondeq", options=IBPMonDEQOptions, eval_options=EVAL_OPTIONS, recipe="ibp")
+@model("ibp-mondeq", group="mondeq", options=IBPMonDEQOptions, eval_options=EVAL_OPTIONS, idle=idle, recipe="ibp")
 def ibp_mondeq(images: Images, **options: Any) -> nn.Module:
     """Monotone DEQ trained on interval bounds, with a certificate (Wei & Kolter 2022)."""
     chosen = IBPMonDEQOptions(**options)

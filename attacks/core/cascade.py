@@ -106,6 +106,20 @@ def check_stages(option: str, chosen: Sequence[str], known: Collection[str], way
         raise ValueError(f"{option}={'+'.join(chosen)!r}: {ways} + each at most once, of {', '.join(known)}")
 
 
+def idle_budgets(chosen: Collection[str], budgets: Mapping[str, Collection[str]], option: str) -> dict[str, str]:
+    """Budgets of stages none of which is chosen, and what they belong to.
+
+    Args:
+        budgets: by option, the stages that spend it.
+        option: which one names the stages.
+    """
+    return {
+        name: f"{option} with one of {', '.join(stages)}"
+        for name, stages in budgets.items()
+        if not set(stages) & set(chosen)
+    }
+
+
 def check_budgets(**budgets: int) -> None:
     """Raise ValueError for a budget below 1."""
     for name, value in budgets.items():

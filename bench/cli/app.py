@@ -1,5 +1,6 @@
 """The program: its commands, and how mistakes end."""
 
+import io
 import sys
 import traceback
 from typing import Annotated
@@ -72,6 +73,7 @@ def main() -> None:
         sys.argv.remove("--debug")
         request.debugging = True
     prepare_memory()
+    _speak_any_encoding()
     try:
         app()
     except BenchError as error:
@@ -80,6 +82,12 @@ def main() -> None:
         _end(error, "interrupted; what was finished is kept, the same command goes on from there.", 130)
     except Exception as error:
         _end(error, f"internal error, {first_line(error)}; --debug shows where.", 1)
+
+
+def _speak_any_encoding() -> None:
+    """A stdout that knows no ε (a console or a pipe of Windows has cp1252) gets a question mark in its place."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _end(error: BaseException, line: str, code: int) -> None:

@@ -15,7 +15,7 @@ Models = Annotated[str | None, typer.Option(help="architecture[option=value,…]
 DatasetNames = Annotated[str | None, typer.Option("--dataset", help="Data sets, separated by commas.")]
 Protocol = Annotated[str | None, typer.Option(help="See `bench list protocols`.")]
 Attacks = Annotated[str | None, typer.Option(help="Only these attacks, separated by commas.")]
-Eps = Annotated[str | None, typer.Option(help="Radii: 8, 2.5 or 8/255, all 255ths of the pixel range.")]
+Eps = Annotated[str | None, typer.Option(help="Radii: 8, 2.5 or 8/255 (255ths of the pixel range), or 3%.")]
 Examples = Annotated[
     int | None, typer.Option(help="The first N test images; whole shards of 250 are computed. 0: all.")
 ]

@@ -18,7 +18,7 @@ from bench.registry import Registry, attack, dataset, model, protocol, recipe
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.store.store import Store
-from bench.tables.broken_by import broken_by_lines
+from bench.tables.broken_by import broken_by_lines, worst_case_notes
 from bench.tables.markup import Format
 from bench.tables.numbers import NOISE
 from bench.tables.table import budget_lines, render
@@ -53,7 +53,7 @@ def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> l
     typer.echo(budget_lines(lines), nl=False)
     if broken := broken_by_lines(lines):
         typer.echo(f"\n{broken}", nl=False)
-    for sentence in readings:
+    for sentence in [*worst_case_notes(lines), *readings]:
         typer.echo(sentence)
     for line in lines:
         if line.failure:

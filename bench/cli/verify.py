@@ -8,7 +8,7 @@ from bench.cli.request import Request, with_options
 from bench.errors import BenchError
 
 Name = Annotated[str, typer.Argument(help="A trained model with a Lyapunov module: lyadeq, lyadeq-no-orth.")]
-Radius = Annotated[str, typer.Option("--eps", help="Radius of the PGD-20 behind the adversarial states, in 255ths.")]
+Radius = Annotated[str, typer.Option("--eps", help="Radius of PGD-20, behind the adversarial states: 8, 8/255 or 3%.")]
 Count = Annotated[int, typer.Option("--examples", min=1, help="The first N test images.")]
 Form = Annotated[Literal["terminal", "json"], typer.Option("--format", help="How it is written.")]
 

@@ -11,7 +11,7 @@ def canary(context: Context) -> DiagnosticResult:
     """The protocol on the twin, at a radius that no undefended network survives."""
     name = "canary"
     if context.twin is None:
-        return not_applicable(name, "The model has no undefended twin.")
+        return not_applicable(name, context.twin_missing)
     if context.canary is None:
         return not_applicable(name, "For this data set no radius is known that no undefended network survives.")
     twin = context.twin

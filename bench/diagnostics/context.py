@@ -50,6 +50,7 @@ class Context:
         space: what the protocol attacks.
         canary: radius at which an undefended network must be gone; None: none is known.
         batch: images per forward.
+        no_twin: why there is no twin, where the model could have one.
     """
 
     model: nn.Module
@@ -64,7 +65,14 @@ class Context:
     space: Space = "pixel"
     canary: Fraction | None = None
     batch: int = 250
+    no_twin: str = ""
     _known: dict[Fraction, Attacked] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def twin_missing(self) -> str:
+        """A sentence on why there is no twin."""
+        why = self.no_twin
+        return f"{why[0].upper()}{why[1:]}." if why else "The model has no undefended twin."
 
     @property
     def n(self) -> int:

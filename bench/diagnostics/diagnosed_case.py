@@ -24,6 +24,7 @@ from bench.store.cells import Source
 from bench.system.canonical import canonical
 from bench.thresholds import CANARY_COLOUR, CANARY_RADII
 from bench.training.checkpoint_choice import trained
+from bench.training.job_identity import Job
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class Case:
 
     Attributes:
         row: with its cells, whose identities hold all that determines an attack's outcomes.
-        twin: where the undefended twin is found, and its weights' hash; None: the model has none.
+        twin: where the undefended twin is found, and its weights' hash; None: there is none.
+        no_twin: why, and how to come by one, where the model could have one.
     """
 
     row: Row
     data: Dataset
     config: Config
     twin: tuple[Source, str] | None
+    no_twin: str = ""
 
     def identity(self) -> dict[str, Any]:
         """What determines every finding but the number of examples."""
@@ -47,18 +50,39 @@ class Case:
 
 
 def make_case(row: Row, matrix: Matrix, config: Config) -> Case:
-    """The case of a row whose weights, and whose twins', are there. Raises BenchError for a damaged card."""
+    """The case of a row whose weights are there; without its undefended twin where that is not trained.
+
+    Raises BenchError for a damaged card.
+    """
     assert row.job is not None
     data = matrix.data[row.dataset]
-    job = twin_job(row.job, data, config)
+    job, why = _own_twin(row.job, data, config)
     if job is None:
-        return Case(row, data, config, None)
+        return Case(row, data, config, None, why)
+    if not trained(job, config.paths.checkpoints):
+        why = f"its undefended twin has no checkpoint on {data.name}; run {_training([job.label], data, job.seed)}"
+        return Case(row, data, config, None, why)
     found = model_source(job.label, job, data, config.paths.checkpoints)
     return Case(row, data, config, (found.source, found.identity.weights))
 
 
+def _own_twin(job: Job, data: Dataset, config: Config) -> tuple[Job | None, str]:
+    """The undefended twin of a model; None where there is none, and why if it is not a twin itself."""
+    try:
+        return twin_job(job, data, config), ""
+    except BenchError as error:
+        return None, str(error).removesuffix(".")
+
+
+def _training(labels: list[str], data: Dataset, seed: int, epochs: int | None = None) -> str:
+    """The command that trains models."""
+    more = (f" --train-seed {seed}" if seed else "") + (f" --epochs {epochs}" if epochs is not None else "")
+    return f"`python -m bench train --models '{','.join(labels)}' --dataset {data.name}{more}`"
+
+
 def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
-    """Raise BenchError, with the command that trains them, where a model or a twin has no checkpoint.
+    """Raise BenchError, with the command that trains them, where a model, or a twin that an attack starts from, has no
+    checkpoint. The twin that diagnostics alone ask for may be missing.
 
     Args:
         epochs: from the command line, for every recipe.
@@ -67,16 +91,15 @@ def check_trained(matrix: Matrix, config: Config, epochs: int | None) -> None:
         if isinstance(row, FailedRow):
             continue
         data, folder = matrix.data[row.dataset], config.paths.checkpoints
-        own = twin_job(row.job, data, config)
-        twins = {job.digest(): job for job in (*row.twins.values(), *([own] if own else []))}
-        labels = [] if trained(row.job, folder) else [row.label]
-        labels += [job.label for job in twins.values() if not trained(job, folder)]
-        if labels:
-            seed = f" --train-seed {row.job.seed}" if row.job.seed else ""
-            more = f" --epochs {epochs}" if epochs is not None else ""
+        own = _own_twin(row.job, data, config)[0]
+        needed = [job for job in (row.job, *row.twins.values()) if not trained(job, folder)]
+        if needed:
+            twins = {job.digest(): job for job in (*row.twins.values(), *([own] if own else []))}
+            labels = [] if trained(row.job, folder) else [row.label]
+            labels += [job.label for job in twins.values() if not trained(job, folder)]
             raise BenchError(
                 f"no checkpoint of {', '.join(labels)} on {data.name}, which diagnosing {row.label} takes; run "
-                f"`python -m bench train --models '{','.join(labels)}' --dataset {data.name}{seed}{more}`."
+                f"{_training(labels, data, row.job.seed, epochs)}."
             )
 
 
@@ -113,5 +136,6 @@ def make_context(case: Case, n: int, device: torch.device) -> Context:
         plan=lambda eps: plan_attacks(run.protocol, run.attacks, [eps]),
         space=space_of(protocol[run.protocol]),
         canary=CANARY_RADII.get(data.name, CANARY_COLOUR if colour else None),
+        no_twin=case.no_twin,
         batch=run.batch_size,
     )

@@ -14,7 +14,7 @@ from bench.execution.matrix_rows import Matrix, Row
 from bench.settings.config import Config
 from bench.system.canonical import slug
 from bench.system.environment import describe
-from bench.system.files import under_any_model, write_json
+from bench.system.files import safe_name, under_any_model, write_json
 
 NOT_DIAGNOSED = "not diagnosed"
 ENOUGH_IMAGES = 100  # that a table's verdict rests on at least; or as many as the table has
@@ -29,7 +29,7 @@ class StoredResults:
     def __init__(self, case: Case) -> None:
         self.identity = case.identity()
         self.key = identity_key(self.identity)
-        where = case.config.paths.store / "diagnostics" / case.data.name
+        where = case.config.paths.store / "diagnostics" / safe_name(case.data.name)
         name = f"{slug(case.config.run.protocol)}-{self.key[:16]}"
         self.folder = under_any_model(where / slug(case.row.label) / name)
 

@@ -31,6 +31,8 @@ def gradient(context: Context) -> DiagnosticResult:
         x, y = torch.cat([context.x[rows], path[rows]]), context.y[rows].repeat(2)
         parts += [part for part in (_differences(context, x, y), _agreement(context, x, y)) if part is not None]
     evidence = {key: value for part in parts for key, value in part.evidence.items()}
+    if not context.converged():
+        evidence["agreement of signs"] = "n/a: the model has no tolerance option"
     order: dict[Verdict, int] = {"n/a": 0, "OK": 1, "WARN": 2, "FAIL": 3}
     worst = max(parts, key=lambda part: order[part.verdict])
     sentence = " ".join(part.sentence for part in (parts if not worst.fired else [p for p in parts if p.fired]))
@@ -165,6 +167,8 @@ def _agreement(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | Non
 
 
 def _converged_adjoint(context: Context) -> nn.Module | None:
+    if not context.converged():
+        return None  # of a model without a tolerance it would be the model itself
     if "gradient" not in context.options:
         return context.exact()
     for method in ("exact", "implicit"):

@@ -17,10 +17,12 @@ def transfer(context: Context) -> DiagnosticResult:
         return not_applicable(name, "A control's loop is judged by zero-budget and zero-gradient.")
     sources = _sources(context)
     if not sources:
-        return not_applicable(name, "The model has no undefended twin and no view with another gradient.")
+        return not_applicable(name, f"The model has no view with another gradient. {context.twin_missing}")
     own = context.attacked(context.largest).broken
     results: list[DiagnosticResult] = []
     evidence: Evidence = {"broken by the protocol": int(own.sum())}
+    if context.no_twin:
+        evidence["not tried"] = context.twin_missing
     for label, source in sources.items():
         broken = own & False
         for plan in context.plan(context.largest):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -44,3 +45,21 @@ def in_space(model: nn.Module, space: Space) -> Victim:
             "`normalize` (with its `std`) and `body`, as bench.models.images.Classifier is"
         )
     return Victim(body, normalize, std)
+
+
+@torch.no_grad()
+def check_space(model: nn.Module, space: Space, x: Tensor) -> None:
+    """Raise BenchError where a model cannot be attacked in the space, or is another function there.
+
+    Args:
+        x: images in [0, 1], (N, C, H, W), on which `body` behind `normalize` must give the model's own logits.
+    """
+    victim = in_space(model, space)
+    if space == "pixel":
+        return
+    whole, split = model(x), victim.model(victim.to_space(x))
+    if whole.shape != split.shape or not torch.allclose(whole, split, rtol=1e-3, atol=1e-4):
+        raise BenchError(
+            "it cannot be evaluated under a protocol that attacks normalised tensors: its `body` behind its "
+            "`normalize` gives other logits than the model itself"
+        )

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from bench.data.load import Dataset
+from bench.evaluation.offered_views import Inside
 from bench.registry import AttackEntry
 from bench.store.cells import Cell
 from bench.training.job_identity import Job
@@ -42,6 +43,7 @@ class PlannedRow:
     planned: tuple[tuple[AttackPlan, Cell], ...] = field(default=(), init=False)
     certificates: tuple[Cell, ...] = field(default=(), init=False)
     failure: str = field(default="", init=False)
+    inside: Inside = field(default_factory=Inside, init=False)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -67,6 +69,7 @@ class ReadyRow:
         planned: per attack of the matrix, in its order, the plan and its cell.
         certificates: cells of what the model proves of itself, one per radius; empty where it offers nothing.
         note: that of the plan, and that its training set was reduced.
+        inside: what the model lets attacks see of how it computes.
         failure: why some of its cells have no numbers, in one line.
     """
 
@@ -74,6 +77,7 @@ class ReadyRow:
     planned: tuple[tuple[AttackPlan, Cell], ...]
     certificates: tuple[Cell, ...]
     note: str
+    inside: Inside = field(default_factory=Inside)
     failure: str = ""
 
     @property
@@ -115,6 +119,7 @@ class FailedRow:
     note: str = ""
     planned: tuple[tuple[AttackPlan, Cell], ...] = field(default=(), init=False)
     certificates: tuple[Cell, ...] = field(default=(), init=False)
+    inside: Inside = field(default_factory=Inside, init=False)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

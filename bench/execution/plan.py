@@ -5,20 +5,18 @@ from fractions import Fraction
 from typing import Any
 
 from bench.data.declared import load_datasets
-from bench.data.load import Dataset
-from bench.errors import BenchError
-from bench.evaluation.input_space import space_of
-from bench.execution.matrix_rows import AttackPlan, FailedRow, Matrix, PlannedRow
+from bench.data.load import Dataset, as_pixels
+from bench.errors import BenchError, unknown
+from bench.evaluation.input_space import check_space, space_of
+from bench.execution.matrix_rows import AttackPlan, FailedRow, Matrix, PlannedRow, failed
 from bench.execution.undefended_twins import twin_job
-from bench.registry import attack, protocol
+from bench.registry import attack, model, protocol
 from bench.settings.config import Config
 from bench.settings.radii import parse_eps
 from bench.settings.specs import parse_model, parse_spec, unique
-from bench.system.progress import say
 from bench.training.checkpoint_choice import differences, trained_or_longest, training_note
 from bench.training.job_identity import Job, check_groups, make_job
-
-HALF_A_LEVEL = Fraction(1, 2 * 255)  # a radius below it was probably meant as a fraction of the pixel range
+from bench.training.loop import build_model
 
 
 def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str], *, as_named: bool = False) -> Matrix:
@@ -40,15 +38,22 @@ def plan_matrix(config: Config, epochs: int | None, plugin_failures: list[str], 
     attacks = plan_attacks(run.protocol, run.attacks, eps)
     if run.keep_adversarial and space_of(protocol[run.protocol]) != "pixel":
         raise BenchError(f"--keep-adversarial keeps images, and protocol '{run.protocol}' attacks normalised tensors.")
+    _check_baseline(config, plugin_failures)
     data = load_datasets(config)
-    free = not as_named and epochs is None
     rows = [
         row
         for name in data
         for text in dict.fromkeys(str(parse_model(text)) for text in run.models)
-        for row in _rows(text, data[name], config, attacks, epochs=epochs, plugins=plugin_failures, free=free)
+        for row in _rows(text, data[name], config, attacks, epochs=epochs, plugins=plugin_failures, as_named=as_named)
     ]
     return Matrix(data, tuple(rows), tuple(attacks), tuple(eps))
+
+
+def _check_baseline(config: Config, plugin_failures: list[str]) -> None:
+    """Raise BenchError for a baseline that no row can ever be; one of a plugin that failed to import is let pass."""
+    name = parse_model(config.run.baseline).architecture.name
+    if not plugin_failures and name not in model and name not in config.models:
+        raise BenchError(f"[run] baseline: {unknown('model', name, [*model.names(), *config.models])}")
 
 
 def _rows(
@@ -59,13 +64,13 @@ def _rows(
     *,
     epochs: int | None,
     plugins: Sequence[str],
-    free: bool,
+    as_named: bool,
 ) -> list[PlannedRow | FailedRow]:
     """One row per training seed; one alone of a model that comes with its weights.
 
     Args:
         plugins: failures of plugins that one of the models may come from.
-        free: whether the checkpoint trained longest may stand for the one named.
+        as_named: as `plan_matrix` has it.
     """
     rows: list[PlannedRow | FailedRow] = []
     for seed in config.run.train_seeds:
@@ -76,14 +81,28 @@ def _rows(
             if not plugins or "unknown model" not in str(error):
                 raise
             return [*rows, FailedRow(text, data.name, f"{error} ({plugins[0]})")]
-        choose = free and not (spec.recipe and spec.recipe.options)
+        choose = not as_named and epochs is None and not (spec.recipe and spec.recipe.options)
         if choose:
             job = trained_or_longest(job, config.paths.checkpoints)
         note = "" if job.pretrained else _training_note(job, make_job(spec, data, config, seed), choose)
-        rows.append(PlannedRow(str(spec), data.name, job, _twins(job, attacks, data, config), note))
+        row = PlannedRow(str(spec), data.name, job, _twins(job, attacks, data, config), note)
+        why = "" if as_named else _misfit(row, data, config)
+        rows.append(failed(row, why) if why else row)
         if job.pretrained:
             break
     return rows
+
+
+def _misfit(row: PlannedRow, data: Dataset, config: Config) -> str:
+    """Before anything is trained: why the model, with any weights, cannot be attacked in the protocol's space."""
+    space = space_of(protocol[config.run.protocol])
+    if space == "pixel":
+        return ""
+    try:
+        check_space(build_model(row.job, data).eval(), space, as_pixels(data.x_test[:8]))
+    except BenchError as error:
+        return f"{row.label}: {error}."
+    return ""
 
 
 def _training_note(job: Job, usual: Job, chosen: bool) -> str:
@@ -105,11 +124,7 @@ def unique_eps(texts: list[str]) -> list[Fraction]:
     """The radii in the order given, without repetitions. Raises BenchError for a bad one or none."""
     if not texts:
         raise BenchError("--eps: give at least one radius, e.g. --eps 2,4,6,8.")
-    radii = [parse_eps(text) for text in texts]
-    for text, radius in zip(texts, radii, strict=True):
-        if "/" not in text and 0 < radius < HALF_A_LEVEL:
-            say(f"--eps {text} is {text}/255; {text} of the pixel range is {255 * float(text):g}")
-    return list(dict.fromkeys(radii))
+    return list(dict.fromkeys(parse_eps(text) for text in texts))
 
 
 def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> list[AttackPlan]:
@@ -124,6 +139,7 @@ def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> 
             spec = parse_spec(text)
             entry = attack[spec.name]
             options = entry.resolve({**of_protocol.get(spec.name, {}), **spec.options})
+            entry.check_effect(spec.options, options)
             label = entry.label
             given = ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()))
             label = (f"{label}[{given}]" if given else label) + control

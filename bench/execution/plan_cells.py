@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.evaluation.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
 from bench.evaluation.input_space import space_of
+from bench.evaluation.offered_views import look_inside
 from bench.execution.matrix_rows import AttackPlan, Matrix, PlannedRow, ReadyRow, Row, failed
 from bench.execution.model_sources import ModelSource, model_source
 from bench.registry import protocol
@@ -53,7 +54,7 @@ def ready_row(row: PlannedRow, matrix: Matrix, config: Config, device: str) -> R
         certificates = [_certificate(eps, own, matrix, config, device, row.dataset) for eps in matrix.eps]
     planned = tuple((plan, placed[position]) for position, plan in enumerate(matrix.attacks))
     note = ", ".join(filter(None, [row.note, _reduced(job, checkpoints)]))
-    return ReadyRow(row, planned, tuple(certificates), note)
+    return ReadyRow(row, planned, tuple(certificates), note, look_inside(net, job.options))
 
 
 def _cell(

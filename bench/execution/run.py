@@ -1,7 +1,6 @@
 """Running a matrix: train what is missing, compute what the store lacks, write the manifests."""
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -22,7 +21,7 @@ from bench.execution.worker import Setting, TaskResult, compute, start_worker
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.store.store import Store
-from bench.system.environment import pick_device
+from bench.system.environment import cores, pick_device
 from bench.system.progress import Progress, progress, say
 from bench.system.threads import threads
 from bench.training.checkpoint_choice import exact_name, trained
@@ -118,7 +117,7 @@ def _finish(row: ReadyRow, at_most: int, config: Config, request: dict[str, Any]
 
 
 def _workers(asked: int, device: torch.device) -> int:
-    return asked or (1 if device.type == "cuda" else len(os.sched_getaffinity(0)))
+    return asked or (1 if device.type == "cuda" else cores())
 
 
 def _compute_all(tasks: Sequence[Task], setting: Setting, workers: int) -> Mapping[int, str]:

@@ -35,8 +35,7 @@ from bench.store.store import Store
 from bench.system.environment import make_exact
 from bench.system.memory import prepare_memory
 from bench.training.checkpoint_files import load_weights, weights_hash
-from bench.training.external_checkpoints import fill_foreign
-from bench.training.loop import initial_model
+from bench.training.loop import foreign_model, initial_model
 
 State = Literal["done", "busy", "failed"]
 
@@ -252,15 +251,12 @@ def load_model(source: Source, data: Dataset, device: str, expected: str) -> nn.
     if key not in _models:
         while len(_models) >= 2:
             _models.pop(next(iter(_models)))
-        entry, foreign = model[source.architecture], source.foreign
-        images = foreign.images(data.images) if foreign else data.images
-        net = initial_model(entry, source.options, images, source.train_seed)
-        if foreign:
-            found = fill_foreign(net, foreign, entry)
-        elif source.checkpoint:
-            found = load_weights(Path(source.checkpoint), net)
+        made = (model[source.architecture], source.options)
+        if source.foreign:
+            net, found = foreign_model(*made, source.foreign, data.images, source.train_seed)
         else:
-            found = weights_hash(net.state_dict())
+            net = initial_model(*made, data.images, source.train_seed)
+            found = load_weights(Path(source.checkpoint), net) if source.checkpoint else weights_hash(net.state_dict())
         if found != expected:
             raise BenchError(f"model '{source.label}': its factory gives other weights each time; load fixed ones.")
         _models[key] = net.to(device).eval()

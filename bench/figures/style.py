@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from bench.system.files import make_folder
+from bench.system.files import make_folder, safe_name
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def save(figure: Figure, caption: str, folder: Path, name: str) -> list[Path]:
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, room / (height + room), 1, height / (height + room))))
     figure.text(0.012, 0.06 / (height + room), "\n".join(lines), fontsize=7.5, va="bottom", ha="left", color="#333333")
     make_folder(folder)
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    paths = [folder / f"{safe_name(name)}.png", folder / f"{safe_name(name)}.svg"]
     figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
     figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
     return paths

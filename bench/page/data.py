@@ -16,7 +16,7 @@ from bench.store.identity import ENGINES
 from bench.store.store import Store
 from bench.store.stored_cells import StoredCell, inventory
 from bench.system.canonical import canonical
-from bench.system.files import read_json
+from bench.system.files import read_json, safe_name
 from bench.tables.table_lines import clean_share, robust_share
 
 # Protocols that run the paper's two attacks as the paper gives them.
@@ -173,7 +173,7 @@ def _training(stored: StoredCell, checkpoints: Path) -> str:
     """Epochs and seed of the checkpoint, and whether its training set was reduced; as much as its card tells."""
     seed = f"train seed {stored.cell.source.train_seed}"
     name = Path(str(stored.manifest.get("checkpoint") or "")).name
-    card = (checkpoints / stored.cell.dataset / name).with_suffix(".json") if name else None
+    card = (checkpoints / safe_name(stored.cell.dataset) / name).with_suffix(".json") if name else None
     try:
         content = read_json(card) if card and card.exists() else {}
         epochs, reduced = content["settings"]["epochs"], content.get("training_set", {}).get("reduced")

@@ -69,6 +69,7 @@ class UserModel(_Strict):
     checkpoint: Path | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    weights: str | None = None
 
 
 class UserDataset(_Strict):
@@ -122,7 +123,7 @@ def _packaged() -> str:
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or an int of more digits than Python reads
         raise BenchError(f"{where} is not valid TOML: {first_line(error)}.") from error
 
 

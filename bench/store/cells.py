@@ -10,6 +10,7 @@ from bench.registry import AttackEntry
 from bench.settings.radii import show_eps
 from bench.store.identity import CellIdentity
 from bench.system.canonical import slug
+from bench.system.files import safe_name
 from bench.training.external_checkpoints import Foreign
 
 SHARD = 250  # examples; cut at fixed offsets of the test set, never from --examples
@@ -108,7 +109,7 @@ class Cell:
     def folder(self) -> str:
         """Path below the store: readable, and unique through the key."""
         radius = show_eps(self.eps).replace("/", "-")
-        return f"{self.dataset}/{slug(self.source.label)}/{slug(self.attack)}@{radius}-{self.key()[:16]}"
+        return f"{safe_name(self.dataset)}/{slug(self.source.label)}/{slug(self.attack)}@{radius}-{self.key()[:16]}"
 
     def shards(self, examples: int) -> range:
         """Indices of the shards that hold the first `examples` test images (0: all)."""

@@ -6,6 +6,7 @@ shards in one file (`compact`).
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,15 @@ class Store:
 
     def release(self, lock: FileLock) -> None:
         """Give a claim back and leave no file behind; whoever still has it open finds the shard written."""
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        path = Path(lock.lock_file)
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # Windows lets nobody delete what is open
+            lock.release()
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        else:
+            lock.release()
 
     def stage_checkpoints(self, cell: Cell, shard: int) -> StageCheckpoints:
         """Where a shard's half-done work lies until it is written."""

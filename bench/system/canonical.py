@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from bench.system.files import safe_name
+
 
 def canonical(content: Any) -> str:
     """JSON with one spelling: keys sorted, no spaces."""
@@ -12,4 +14,4 @@ def canonical(content: Any) -> str:
 
 def slug(name: str) -> str:
     """A name as part of a path, at most 80 characters."""
-    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_")[:80]
+    return safe_name(re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_")[:80])

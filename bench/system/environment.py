@@ -1,5 +1,6 @@
 """Where a number was made: package versions, commit, device."""
 
+import os
 import platform
 import subprocess
 from functools import cache
@@ -53,6 +54,12 @@ def describe() -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "git": git_state(),
     }
+
+
+def cores() -> int:
+    """How many this process may use; all there are where the system does not say (macOS, Windows)."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -3,12 +3,23 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, first_line
+
+# What Windows takes for a device, whatever stands behind the dot; and the signs that it keeps for itself.
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])", re.IGNORECASE)
+_KEPT = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')
+
+
+def safe_name(name: str) -> str:
+    """A name as one part of a path that every system takes; one that is so already stays as it is."""
+    name = _KEPT.sub("_", name).rstrip(". ") or "_"
+    return f"_{name}" if _DEVICES.fullmatch(name.partition(".")[0].rstrip()) else name
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -16,6 +16,7 @@ from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
 from bench.system.canonical import slug
+from bench.system.files import safe_name
 from bench.tables.table_lines import clean_share, robust_share
 
 
@@ -34,7 +35,7 @@ def model_infos(row: Row, store: Store, examples: int) -> dict[Path, dict[str, A
     infos = {}
     for eps, cells in by_eps.items():
         name = f"{slug(row.label)}{seed}@{show_eps(eps).replace('/', '-')}.json"
-        infos[Path(row.dataset) / "Linf" / name] = _info(row, cells, store, examples)
+        infos[Path(safe_name(row.dataset)) / "Linf" / name] = _info(row, cells, store, examples)
     return infos
 
 

@@ -69,7 +69,7 @@ def render(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, form: 
 
 
 def budget_lines(lines: Sequence[Line]) -> str:
-    """What every row took, summed over its radii, examples and training seeds."""
+    """What every row took, summed over its radii, examples and training seeds; a dash for what it does not report."""
     table = []
     for group in over_seeds(lines):
         if not group[0].robust:
@@ -77,9 +77,12 @@ def budget_lines(lines: Sequence[Line]) -> str:
         spent = Budget()
         for line in group:
             spent.add(line.budget)
-        counts = (spent.forwards, spent.backwards, spent.f_evaluations, spent.vjps)
-        first, unconverged = group[0], sum(line.unconverged for line in group)
-        figures = [*(f"{count:,}" for count in counts), f"{spent.seconds:.1f}", unconverged]
+        # Who evaluates no f, or does not report it, has no such counts.
+        inner = (spent.f_evaluations, spent.vjps) if spent.f_evaluations else (None, None)
+        first, missed = group[0], [line.unconverged for line in group if line.unconverged is not None]
+        counts = (spent.forwards, spent.backwards, *inner)
+        figures = ["—" if count is None else f"{count:,}" for count in counts]
+        figures += [f"{spent.seconds:.1f}", f"{sum(missed):,}" if missed else "—"]
         table.append([first.dataset, label(first), first.attack, *figures])
     header = ["Budget", "model", "attack", "forwards", "backwards", "f-evaluations", "VJPs", "seconds", "unconverged"]
     return tabulate(table, header, tablefmt="plain", disable_numparse=True) + "\n" if table else ""

@@ -13,11 +13,11 @@ from bench.evaluation.budget import Budget
 from bench.evaluation.certificates import CERTIFICATE
 from bench.evaluation.outcomes import Outcomes
 from bench.execution.matrix_rows import Row
-from bench.registry import attack
 from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
 from bench.tables.certificate_conflicts import broken_certificates
+from bench.tables.stage_counts import Counts, stage_counts, unseen
 
 ABSENT = "not in the store"
 
@@ -35,7 +35,9 @@ class Line:
         train_seed: None where weights came with the model.
         note: what the label does not say of the training: other epochs than bench.toml's, a reduced data set.
         verdict: of the diagnostics, on the model under the protocol.
-        broken_by_stage: by radius, how many examples each stage of a cascade broke first.
+        unconverged: equilibria that missed the solver's tolerance; None where none is reported.
+        broken_by_stage: by radius, how many examples each stage of a cascade broke first; None of one that was not run.
+        unseen: views of its states that an implicit model keeps from an attack that would follow them.
         clean_right, right: verdict per example behind `clean`, and behind `robust` at each radius.
     """
 
@@ -45,13 +47,14 @@ class Line:
     clean: Share | None = None
     robust: dict[Fraction, Share] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
-    unconverged: int = 0
+    unconverged: int | None = None
     failure: str = ""
     kind: Literal["attack", "certificate"] = "attack"
     train_seed: int | None = None
     note: str = ""
     verdict: str = ""
-    broken_by_stage: dict[Fraction, dict[str, int]] = field(default_factory=dict)
+    broken_by_stage: dict[Fraction, Counts] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
     clean_right: Correct | None = None
     right: dict[Fraction, Correct] = field(default_factory=dict)
 
@@ -131,17 +134,12 @@ def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:
         line = by_attack.setdefault((kind, cell.attack, cell.attack_label), _line(row, cell.attack_label, kind=kind))
         line.add(cell.eps, outcomes, certified_right(outcomes) if cell.certificate else robust_right(outcomes), spent)
         if not cell.certificate:
-            line.unconverged += _unconverged(cell, outcomes)
-            if counts := _broken_by_stage(cell, outcomes):
+            if (missed := _unconverged(cell, outcomes)) is not None:
+                line.unconverged = (line.unconverged or 0) + missed
+            if counts := stage_counts(cell, outcomes, row.inside):
                 line.broken_by_stage[cell.eps] = counts
+            line.unseen = unseen(cell, outcomes, row.inside)
     return list(by_attack.values()), failure or " ".join(broken_certificates(found))
-
-
-def _broken_by_stage(cell: Cell, outcomes: Outcomes) -> dict[str, int]:
-    """Examples by the stage that broke them first, in the stages' order; empty for an attack without stages."""
-    stages = attack[cell.attack].traits.stages
-    names = stages(**cell.attack_options) if stages else ()
-    return {name: int(np.sum(outcomes["broken_by"] == k)) for k, name in enumerate(names)}
 
 
 def _line(row: Row, label: str = "", **fields: Any) -> Line:
@@ -152,9 +150,9 @@ def _share(right: Correct) -> Share:
     return Share(int(np.sum(right)), len(right))
 
 
-def _unconverged(cell: Cell, outcomes: Outcomes) -> int:
+def _unconverged(cell: Cell, outcomes: Outcomes) -> int | None:
     tol = cell.source.options.get("tol")
     residual = outcomes["residual"]
     if tol is None or np.isnan(residual).all():  # it reports none
-        return 0
+        return None
     return int(np.sum(~(residual < tol)))

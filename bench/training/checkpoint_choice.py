@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.settings.specs import Spec, parse_model
-from bench.system.files import read_json
+from bench.system.files import read_json, safe_name
 from bench.training.checkpoint_files import card_path
 from bench.training.job_identity import Job
 
@@ -15,7 +15,7 @@ from bench.training.job_identity import Job
 def cards(folder: Path, dataset: str) -> list[tuple[Path, dict[str, Any]]]:
     """Checkpoints of a data set with their cards, by name. Cards that cannot be read are left out."""
     found = []
-    for path in sorted((folder / dataset).glob("*.safetensors")):
+    for path in sorted((folder / safe_name(dataset)).glob("*.safetensors")):
         try:
             found.append((path, read_json(path.with_suffix(".json"))))
         except BenchError:

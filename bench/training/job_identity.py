@@ -13,6 +13,7 @@ from bench.registry import ModelEntry, RecipeEntry, model, recipe
 from bench.settings.config import Config, Train
 from bench.settings.specs import ModelSpec, Spec, parse_model
 from bench.system.canonical import canonical, slug
+from bench.system.files import safe_name
 from bench.training.external_checkpoints import Foreign, declared_checkpoint
 
 _SETTINGS: dict[str, type] = {
@@ -96,7 +97,7 @@ class Job:
         name = (
             self.architecture.name if self.recipe.name == "standard" else f"{self.architecture.name}+{self.recipe.name}"
         )
-        return folder / self.dataset / f"{slug(name)}-seed{self.seed}-{self.digest()[:10]}.safetensors"
+        return folder / safe_name(self.dataset) / f"{slug(name)}-seed{self.seed}-{self.digest()[:10]}.safetensors"
 
 
 def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: int | None = None) -> Job:
@@ -155,7 +156,10 @@ def resolve_model(spec: ModelSpec, config: Config) -> tuple[ModelEntry, dict[str
     grouped = config.options.get(entry.group, {}) if entry.group else {}
     _check_group(entry.group, grouped)
     applicable = {k: v for k, v in grouped.items() if k in entry.defaults()}
-    return entry, entry.resolve({**applicable, **(declared.options if declared else {}), **given})
+    own = {**(declared.options if declared else {}), **given}
+    resolved = entry.resolve({**applicable, **own})
+    entry.check_effect(own, resolved)
+    return entry, resolved
 
 
 def check_groups(config: Config) -> None:

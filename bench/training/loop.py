@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,17 +19,17 @@ from torch import Tensor, nn
 
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
-from bench.models.images import Images
+from bench.models.images import Classifier, Images
 from bench.registry import ModelEntry
 from bench.settings.config import Train
 from bench.statistics import wilson
-from bench.system.environment import describe, make_exact
+from bench.system.environment import cores, describe, make_exact
 from bench.system.files import make_folder, write_atomically, write_json
 from bench.system.progress import progress
 from bench.system.threads import threads
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint_files import card_path, load_state, save_state, save_weights, state_path
-from bench.training.external_checkpoints import fill_foreign
+from bench.training.external_checkpoints import Foreign, WatchedImages, fill_foreign
 from bench.training.job_identity import Job
 from bench.training.recipes.standard import Schedule, TrainingStep, cosine
 
@@ -39,11 +38,24 @@ LOG_FIELDS = ("epoch", "loss", "train_accuracy", "held_out_accuracy", "lr", "sec
 
 def build_model(job: Job, data: Dataset) -> nn.Module:
     """The architecture with its initial weights, which the training seed determines, or those it comes with."""
-    images = job.foreign.images(data.images) if job.foreign else data.images
-    model = initial_model(job.architecture, job.options, images, job.seed)
     if job.foreign:
-        fill_foreign(model, job.foreign, job.architecture)
-    return model
+        return foreign_model(job.architecture, job.options, job.foreign, data.images, job.seed)[0]
+    return initial_model(job.architecture, job.options, data.images, job.seed)
+
+
+def foreign_model(
+    architecture: ModelEntry, options: Mapping[str, Any], foreign: Foreign, images: Images, seed: int
+) -> tuple[nn.Module, str]:
+    """The architecture with a checkpoint's weights, behind the checkpoint's normalisation; and the weights' hash.
+
+    A factory that reads mean and std of its images puts the normalisation in itself; the network of one that does not
+    becomes the `body` behind it.
+    """
+    watched = WatchedImages.of(foreign.images(images))
+    model = initial_model(architecture, options, watched, seed)
+    if not watched.read:
+        model = Classifier(watched, model)
+    return model, fill_foreign(model, foreign, architecture)
 
 
 def initial_model(architecture: ModelEntry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
@@ -87,7 +99,7 @@ def train(job: Job, data: Dataset, folder: Path, device: torch.device, config: T
 def training_threads(model: nn.Module) -> int:
     """One for a model without convolutions, whose small products are slower on several; else one per core."""
     convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    return len(os.sched_getaffinity(0)) if convolutional else 1
+    return cores() if convolutional else 1
 
 
 class _Run:
@@ -206,7 +218,7 @@ class _Run:
     def _write_results(self) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([LOG_FIELDS, *self.log])
-        write_atomically(self.path.with_suffix(".csv"), lambda part: part.write_text(text.getvalue()))
+        write_atomically(self.path.with_suffix(".csv"), lambda part: part.write_text(text.getvalue(), encoding="utf-8"))
         digest = save_weights(self.path, self.model)
         write_json(card_path(self.path), self._card(digest))
         state_path(self.path).unlink(missing_ok=True)

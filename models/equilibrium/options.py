@@ -1,6 +1,7 @@
 """The options every implicit model has: how its equilibrium is solved and differentiated, twice."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from bench.models.equilibrium.gradient import GradientName
 from bench.models.equilibrium.layer import FallbackName, Solver
@@ -62,3 +63,19 @@ class SolverOptions:
             self.train_gradient_tol,
             self.gradient_steps,
         )
+
+
+def idle(
+    *, solver: SolverName, train_solver: MethodName, gradient: GradientName, train_gradient: GradientName, **_: Any
+) -> dict[str, str]:
+    """The options that change nothing beside these, with what they belong to."""
+    found: dict[str, str] = {}
+    if not {solver, train_solver} & {"alternating", "anderson"}:
+        found |= dict.fromkeys(("memory", "beta"), "a solver that is alternating or anderson")
+    if gradient != "implicit":
+        found["gradient_tol"] = "gradient=implicit"
+    if train_gradient != "implicit":
+        found["train_gradient_tol"] = "train_gradient=implicit"
+    if not {gradient, train_gradient} & {"unrolled", "phantom"}:
+        found["gradient_steps"] = "a gradient that is unrolled or phantom"
+    return found

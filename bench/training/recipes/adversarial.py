@@ -5,25 +5,19 @@ statistics stay as they are, and an image's perturbation does not depend on its 
 """
 
 from collections.abc import Callable
-from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from bench.attacks.core.contract import frozen
 from bench.registry import recipe
+from bench.settings.lengths import Length
 from bench.training.recipes.standard import TrainingStep
 
-
-def _fraction(value: Any) -> Any:
-    return float(Fraction(value)) if isinstance(value, str) and "/" in value else value
-
-
-Length = Annotated[float, BeforeValidator(_fraction), Field(ge=0)]
 Steps = Annotated[int, Field(ge=0)]
 
 
@@ -45,7 +39,7 @@ def trades(
     in the loss the divergence is averaged over the batch.
 
     Args:
-        eps: L∞ radius in units of the pixel range; a number or a fraction such as 8/255.
+        eps: L∞ radius, a fraction of the pixel range such as 8/255 or 0.03.
         step: step size of the inner search.
         steps: its gradient steps.
         beta: weight of the divergence.
@@ -74,7 +68,7 @@ def pgd_at(
     """PGD adversarial training (Madry et al. 2018): cross-entropy on PGD's images, from a uniform random start.
 
     Args:
-        eps: L∞ radius in units of the pixel range; a number or a fraction such as 8/255.
+        eps: L∞ radius, a fraction of the pixel range such as 8/255 or 0.03.
         step: step size of the inner search.
         steps: its gradient steps.
     """

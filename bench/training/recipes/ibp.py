@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from bench.errors import BenchError
 from bench.registry import recipe
+from bench.settings.lengths import Length
 from bench.training.recipes.standard import TrainingStep
 
 QUARTER, DEGREE = 0.25, 4
@@ -39,7 +40,7 @@ def ibp(
     y: Tensor,
     moment: TrainingStep,
     *,
-    eps: Share = 0.0,
+    eps: Length = 0.0,
     clean: Share = 0.0,
     warm_up: Share = 1 / 300,
     ramp: Share = 79 / 300,
@@ -49,7 +50,7 @@ def ibp(
 
     Args:
         model: with `worst_case` (see models/mondeq.py). Raises BenchError for another.
-        eps: radius; 0: the model's own.
+        eps: radius, a fraction of the pixel range; 0: the model's own.
         clean: weight of the clean cross-entropy beside it.
         warm_up: share of the training without a radius.
         ramp: share of the training, after it, over which the radius grows.

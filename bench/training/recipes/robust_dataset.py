@@ -20,8 +20,9 @@ from bench.data.load import Dataset
 from bench.errors import BenchError
 from bench.registry import recipe
 from bench.settings.config import Train
+from bench.settings.lengths import PositiveLength
 from bench.system.canonical import canonical
-from bench.system.files import read_json
+from bench.system.files import read_json, safe_name
 from bench.system.progress import say
 from bench.system.threads import threads
 from bench.training.checkpoint_files import load_weights, weights_hash
@@ -54,7 +55,7 @@ def prepare(job: Job, data: Dataset, folder: Path, device: torch.device, config:
         "seed": job.seed,
     }
     digest = hashlib.sha256(canonical(identity).encode()).hexdigest()
-    path = folder / data.name / f"robust-{digest[:10]}.npz"
+    path = folder / safe_name(data.name) / f"robust-{digest[:10]}.npz"
     reduced = reduction(len(plan.targets), len(data.x_train), plan.steps)
     with FileLock(path.with_suffix(".lock")):
         if not path.with_suffix(".json").exists():
@@ -88,7 +89,7 @@ def robust_dataset(
     source: str = "resnet20+pgd-at",
     images: Annotated[int, Field(ge=0)] = 0,
     steps: Annotated[int, Field(ge=0)] = PUBLISHED_STEPS,
-    step_size: Annotated[float, Field(gt=0)] = 0.1,
+    step_size: PositiveLength = 0.1,
 ) -> Tensor:
     """Cross-entropy on the robust data set of Ilyas et al. 2019, built from a robust model.
 
@@ -96,7 +97,7 @@ def robust_dataset(
         source: the robust model, trained on the same data with the same seed; the paper's was trained in L2.
         images: a random choice of this many training images, 0: all. Fewer than all is marked as reduced.
         steps: gradient steps for every image; fewer than the published 1,000 are marked as reduced.
-        step_size: L2 length of a step.
+        step_size: L2 length of a step, in units of the pixel range.
     """
     return functional.cross_entropy(model(x).float(), y)
 

@@ -7,6 +7,7 @@ Traits of a recipe that the harness reads:
 - `prepare(job, data, folder, device, train_settings) -> (data, notes)`: called before training; what
    it returns is trained on, and the notes stand in the card under `training_set`;
 - `sources`: names of options that hold a model's name; `prepare` finds their jobs in `job.sources`.
+- `idle(**options) -> dict`: options without effect beside the others, and what they belong to.
 
 A model whose training is a recipe of its own names it as its trait `recipe`.
 """

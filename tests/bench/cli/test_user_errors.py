@@ -288,9 +288,3 @@ def test_doctor_and_lists(tmp_path: Path, inside: Inside) -> None:
 def test_table_of_an_empty_store_says_so_and_computes_nothing(tmp_path: Path, inside: Inside) -> None:
     assert "not in the store" in inside(tmp_path, "table", *QUICK).stdout
     assert not list(tmp_path.rglob("*.parquet"))
-
-
-def test_a_radius_that_may_mean_a_fraction_is_explained(tmp_path: Path, inside: Inside) -> None:
-    said = inside(tmp_path, "run", *QUICK, "--eps", "0.03", "--dry-run").stderr
-    assert "--eps 0.03 is 0.03/255; 0.03 of the pixel range is 7.65" in said
-    assert "pixel range is" not in inside(tmp_path, "run", *QUICK, "--eps", "0.5,0.03/255", "--dry-run").stderr

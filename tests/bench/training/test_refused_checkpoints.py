@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError
-from bench.training.external_checkpoints import read_state
+from bench.training.external_checkpoints import read_sets
 from tests.bench.training.foreign import FORMS
 
 
@@ -22,7 +22,7 @@ def test_a_truncated_file_is_refused(form: str, share: float, theirs: nn.Module,
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(BenchError, match=f"{form} is (truncated or damaged|refused)") as caught:
-        read_state(path)
+        read_sets(path)
     assert "\n" not in str(caught.value)
 
 
@@ -46,7 +46,7 @@ def test_a_pickle_that_would_run_code_is_refused(form: str, protocol: int, their
     else:
         torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=form == "zip.pth")
     with pytest.raises(BenchError, match=r"refused: .* could run code. Save its state_dict alone") as caught:
-        read_state(path)
+        read_sets(path)
     assert "\n" not in str(caught.value)
     assert not mark.exists()
 
@@ -54,7 +54,7 @@ def test_a_pickle_that_would_run_code_is_refused(form: str, protocol: int, their
 def test_a_whole_pickled_module_is_refused_too(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(BenchError, match=r"asks for torch.nn.modules.linear.Linear"):
-        read_state(tmp_path / "module.pt")
+        read_sets(tmp_path / "module.pt")
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
     with pytest.raises(BenchError, match="holds no state_dict"):
-        read_state(tmp_path / "empty.pt")
+        read_sets(tmp_path / "empty.pt")
