@@ -112,6 +112,13 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
     entry, options = resolve_model(spec, config)
     name = spec.architecture.name
     foreign = declared_checkpoint(name, config.models.get(name), data.images)
+    if foreign and entry.traits.pretrained:
+        raise BenchError(
+            f"bench.toml [models.{name}]: arch '{entry.name}' comes with weights and normalisation of its own, so that "
+            "checkpoint, mean and std would have no effect; leave them out, or name an architecture without weights."
+        )
+    if foreign:
+        _check_untrained(name, {**config.models[name].options, **spec.architecture.options})
     if spec.recipe and (foreign or entry.traits.pretrained):
         where = " from bench.toml" if foreign else ""
         raise BenchError(f"model '{name}' comes with its weights{where}; it takes no recipe '{spec.recipe}'.")
@@ -127,6 +134,12 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
         else:
             raise unknown(f"option of recipe '{how.name}'", key, [*_SETTINGS, *how.defaults()])
     resolved = how.resolve(own)
+    how.check_effect(own, resolved)
+    if named.options.get("augment") is not None and settings["augment"] and not data.augment:
+        raise BenchError(
+            f"recipe '{how.name}': augment={settings['augment']} has no effect, data set '{data.name}' is not to be "
+            "augmented; leave it out, or write augment = true in [datasets.NAME] for a data set of your own."
+        )
     needed = {option: parse_model(resolved[option]) for option in how.traits.sources}
     sources = {option: make_job(source, data, config, seed, epochs) for option, source in needed.items()}
     return Job(
@@ -144,6 +157,16 @@ def make_job(spec: ModelSpec, data: Dataset, config: Config, seed: int, epochs: 
         foreign=foreign,
         sources=sources,
     )
+
+
+def _check_untrained(name: str, given: Mapping[str, Any]) -> None:
+    """Raise BenchError for options of training, called train_… by every model, where nothing is trained."""
+    idle = [option for option in given if option.startswith("train_")]
+    if idle:
+        raise BenchError(
+            f"model '{name}': {idle[0]}={given[idle[0]]} has no effect, its weights come from a checkpoint; "
+            "leave it out."
+        )
 
 
 def resolve_model(spec: ModelSpec, config: Config) -> tuple[ModelEntry, dict[str, Any]]:

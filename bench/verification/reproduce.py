@@ -19,6 +19,7 @@ from bench.store.cells import SHARD, Cell, Source
 from bench.store.identity import ENGINES, CellIdentity, ModelIdentity
 from bench.store.store import Store
 from bench.store.stored_cells import StoredCell
+from bench.system.files import safe_name
 from bench.training.checkpoint_choice import cards
 
 ENOUGH = 0.99  # share of images that must come out alike: other hardware rounds differently
@@ -149,7 +150,7 @@ def _source(facts: ModelIdentity, known: Source | None, dataset: str, checkpoint
         if card.get("weights") == facts.weights:
             label = known.label if known else str(card["label"])
             return Source(label, facts.architecture, dict(facts.options), str(path), int(card["seed"]))
-    raise BenchError(f"no checkpoint in {checkpoints / dataset} has its weights ({facts.weights[:12]}…)")
+    raise BenchError(f"no checkpoint in {checkpoints / safe_name(dataset)} has its weights ({facts.weights[:12]}…)")
 
 
 def _chain(cell: Cell) -> list[Cell]:

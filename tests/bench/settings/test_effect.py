@@ -85,6 +85,6 @@ def test_a_baseline_that_no_row_can_be(tmp_path: Path, inside: Inside) -> None:
 
 def test_every_idle_option_is_one() -> None:
     for entry in (*model, *attack):
-        idle = entry.traits.get("idle")
+        idle = getattr(entry.traits, "idle", None)
         if idle:
             assert idle(**entry.defaults()).keys() <= entry.defaults().keys(), entry.name
