@@ -6,7 +6,7 @@ from torch import nn
 
 from bench.models.images import Classifier, Images
 from bench.models.resnet import WIDTH, ResNetFeatures, Shortcut
-from bench.models.weights.parameter_names import resnet_key
+from bench.models.weights.architecture_renames import resnet_key
 from bench.registry import model
 
 ExtractorName = Literal["auto", "fc", "resnet20"]

@@ -10,7 +10,7 @@ from bench.models.images import Classifier, Images
 from bench.models.inference.fast_residual import chain
 from bench.models.inference.folding import fold_pairs, fold_sequence, inert, untouched
 from bench.models.inference.local_recompute import Layer, first_layers
-from bench.models.weights.parameter_names import resnet_key
+from bench.models.weights.architecture_renames import resnet_key
 from bench.registry import model
 
 LOCAL = 3  # blocks of the first stage, at most, that a search may have computed in part: all three of ResNet-20

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bench.models.images import Classifier, Images
 from bench.models.inference.folding import fold_sequence
-from bench.models.weights.parameter_names import vgg_key
+from bench.models.weights.architecture_renames import vgg_key
 from bench.registry import model
 
 # Channels of each 3×3 convolution; 0 is a 2×2 max pooling.

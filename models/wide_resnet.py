@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bench.models.images import Classifier, Images
 from bench.models.inference.folding import fold_pairs
-from bench.models.weights.parameter_names import wide_resnet_key
+from bench.models.weights.architecture_renames import wide_resnet_key
 from bench.registry import model
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.models.inference.folding import inert
-from bench.models.lyapunov import fast_projection as projection
+from bench.models.lyapunov import closed_form_backward as projection
 
 
 def smooth_relu(x: Tensor, d: float) -> Tensor:
@@ -40,7 +40,7 @@ class Lyapunov(nn.Module):
         self.free_u = nn.Parameter(torch.empty(1, hidden))
         nn.init.kaiming_uniform_(self.free_u, a=5**0.5)
         self.eta, self.d = eta, d
-        self.fixed = False  # whether the projection is that of `bench.models.lyapunov.fast_projection`
+        self.fixed = False  # whether the projection is that of `bench.models.lyapunov.closed_form_backward`
 
     def fold(self) -> None:
         """For searches (`bench.models.inference.folding`): the projection's gradient as it is written out."""

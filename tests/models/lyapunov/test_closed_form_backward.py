@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.models.images import Classifier, Images
 from bench.models.inference.folding import folded
-from bench.models.lyapunov import fast_projection as projection
+from bench.models.lyapunov import closed_form_backward as projection
 from bench.models.lyapunov.function import Lyapunov
 from bench.registry import model
 
