@@ -1,6 +1,7 @@
 """Monotone DEQs, plain and with interval bounds: IBP-MonDEQ (Wei & Kolter, ICLR 2022)."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -15,7 +16,8 @@ from bench.models.equilibrium.solution_recorder import record
 from bench.models.equilibrium.solve import Solution, solve
 from bench.models.equilibrium.surrogate_gradients import Parts, state_views
 from bench.models.images import Classifier, Images
-from bench.models.monotone.enclosure import enclose, interval_cell
+from bench.models.monotone.dual_certificate import is_affine, proven_margins
+from bench.models.monotone.enclosure import enclose_input, interval_cell
 from bench.models.monotone.interval import Bounds, propagate, rounding, worst_margins
 from bench.models.monotone.layer import Monotone, MonotoneCell
 from bench.registry import model
@@ -23,6 +25,7 @@ from bench.settings.lengths import Length
 
 Form = Literal["dense", "3", "7"]
 Radius = float | Tensor
+Certify = Callable[[Tensor, Tensor, Radius], Tensor]
 
 WIDTHS: dict[Form, int] = {"dense": 256, "3": 128, "7": 64}
 ATTACK_TOLERANCE = 1e-6  # how far outside its ball a float32 image may lie
@@ -123,12 +126,17 @@ class MonDEQBody(nn.Module):
     @torch.no_grad()
     def sound_bounds(self, x: Bounds, slack: float) -> tuple[Bounds, Bounds]:
         """As `bounds`, and proven: wherever solvers stop, and for arithmetic with relative error `slack`."""
+        state = self.sound_input(x, slack).map(torch.relu)
+        return state, propagate(self.tail, state, slack)
+
+    @torch.no_grad()
+    def sound_input(self, x: Bounds, slack: float) -> Bounds:
+        """Bounds of p = W z* + h, shaped as a state, with all that `sound_bounds` allows for."""
         h = propagate(self.injection, x, slack).map(lambda t: t + self.bias)
         h = h.widened(rounding(1, slack) * (h.magnitude() + self.bias.abs()))
         cell = interval_cell(self.monotone.operator(), slack)
-        flat = enclose(cell, h.map(lambda t: t.flatten(1)), solver_tol=self.settings[False].tol)
-        state = flat.map(lambda t: t.view_as(h.lower))
-        return state, propagate(self.tail, state, slack)
+        flat = enclose_input(cell, h.map(lambda t: t.flatten(1)), solver_tol=self.settings[False].tol)
+        return flat.map(lambda t: t.view_as(h.lower))
 
     def _parts(self) -> Parts:
         def read(z: Tensor, h: Tensor) -> Tensor:
@@ -201,8 +209,20 @@ class MonDEQ(Classifier):
             y: labels, (N,).
             eps: radius in units of the pixel range, one or (N,); below 0 raises ValueError.
         """
-        margins = self._proven(x, eps, y)[1]
-        return ((margins > 0) | nn.functional.one_hot(y, margins.shape[1]).bool()).all(1)
+        return _all_others(self._proven(x, eps, y)[1] > 0, y)
+
+    def certify_dual(self, x: Tensor, y: Tensor, eps: Radius) -> Tensor:
+        """As `certify`, by the Lagrange dual of the layer's linear relaxation where interval bounds do not suffice.
+
+        Whatever `certify` proves, this does. Raises ValueError for form 7, whose tail is not affine, and for eps < 0.
+        """
+        return _all_others(self._proven_dual(x, eps, y) > 0, y)
+
+    @property
+    def certificates(self) -> dict[str, Certify]:
+        """What it has to prove with, by name, `certify` first; each takes and returns what `certify` does."""
+        dual: dict[str, Certify] = {"dual": self.certify_dual} if is_affine(self.body.tail) else {}
+        return {"IBP": self.certify, **dual}
 
     def state_width(self, x: Tensor, eps: Radius) -> Tensor:
         """Mean width of the state's proven intervals over the ball, (N,)."""
@@ -215,6 +235,21 @@ class MonDEQ(Classifier):
 
     @torch.no_grad()
     def _proven(self, x: Tensor, eps: Radius, y: Tensor) -> tuple[Bounds, Tensor]:
+        exact, ball, slack = self._rounded_ball(x, eps)
+        state, features = exact.body.sound_bounds(ball, slack)
+        return state, worst_margins(exact.body.head, features, y, slack)
+
+    @torch.no_grad()
+    def _proven_dual(self, x: Tensor, eps: Radius, y: Tensor) -> Tensor:
+        if not is_affine(self.body.tail):
+            raise ValueError("the dual bound needs affine layers behind the state, which form 7 has not")
+        exact, ball, slack = self._rounded_ball(x, eps)
+        right = copy.deepcopy(self).eval()(x).argmax(1) == y
+        return proven_margins(exact.body, ball, y, right, slack)
+
+    @torch.no_grad()
+    def _rounded_ball(self, x: Tensor, eps: Radius) -> tuple["MonDEQ", Bounds, float]:
+        """The model in float64, every normalised image it may see in the ball, and its own type's relative rounding."""
         radius = torch.as_tensor(eps, dtype=torch.double, device=x.device).view(-1, 1, 1, 1)
         if not bool((radius >= 0).all()):
             raise ValueError(f"eps must be 0 or more, got {float(radius.min())}")
@@ -223,11 +258,15 @@ class MonDEQ(Classifier):
         slack = torch.finfo(x.dtype).eps
         ball = exact._ball(x.double(), radius)
         mean, std = exact.normalize.get_buffer("mean"), exact.normalize.get_buffer("std")
-        state, features = exact.body.sound_bounds(ball.widened(rounding(2, slack) * (1 + mean) / std), slack)
-        return state, worst_margins(exact.body.head, features, y, slack)
+        return exact, ball.widened(rounding(2, slack) * (1 + mean) / std), slack
 
     def _ball(self, x: Tensor, eps: Radius) -> Bounds:
         return Bounds((x - eps).clamp_min(0), (x + eps).clamp_max(1)).map(self.normalize)
+
+
+def _all_others(proven: Tensor, y: Tensor) -> Tensor:
+    """Whether it holds of every class but y, (N,)."""
+    return (proven | nn.functional.one_hot(y, proven.shape[1]).bool()).all(1)
 
 
 def _tail(form: Form, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:

@@ -14,7 +14,7 @@ from bench.attacks.core.surrogate_views import find_views
 from bench.data.load import Dataset, as_pixels
 from bench.errors import BenchError, first_line
 from bench.evaluation.batch import Batch, examples_of
-from bench.evaluation.certificates import certify, offers_certificate
+from bench.evaluation.certificates import certificates, certify
 from bench.evaluation.input_space import Space, in_space, space_of
 from bench.evaluation.packed_engine import evaluate_packed
 from bench.evaluation.reference_engine import evaluate
@@ -102,14 +102,18 @@ def _row_cost(row: PlannedRow, matrix: Matrix, config: Config, device: torch.dev
         forwards += ahead * images // PROBE
         backwards += back * images // PROBE
     seconds = forwards * speed.forward + backwards * (speed.gradient - speed.forward)
-    if offers_certificate(model) and space == "pixel":
+    for proof in certificates(model) if space == "pixel" else []:
         untrained = [range(shards)] * len(matrix.eps)
-        todo = [store.missing(cell, config.run.examples) for cell in there.certificates] or untrained
+        own = [cell for cell in there.certificates if cell.attack_options == proof.options]
+        todo = [store.missing(cell, config.run.examples) for cell in own] or untrained
         images = sum(min(SHARD, len(data.x_test) - shard * SHARD) for missing in todo for shard in missing)
         cells, left = cells + sum(map(bool, todo)), left + sum(map(len, todo))
         forwards += images
-        with threads(1):
-            seconds += images * _certificate_seconds(model, data, float(matrix.eps[-1]), config.run.batch_size)
+        if images:
+            method = proof.options.get("method", "")
+            with threads(1):
+                each = _certificate_seconds(model, data, float(matrix.eps[-1]), config.run.batch_size, method)
+            seconds += images * each
     return Cost(row, training, cells, left, forwards, backwards, seconds)
 
 
@@ -206,8 +210,8 @@ def _training_seconds(row: PlannedRow, data: Dataset, model: nn.Module, device: 
     return seconds * (len(data.x_train) // batch) * int(settings["epochs"])
 
 
-def _certificate_seconds(model: nn.Module, data: Dataset, eps: float, batch: int) -> float:
+def _certificate_seconds(model: nn.Module, data: Dataset, eps: float, batch: int, method: str) -> float:
     """Seconds per image of a certificate, with the clean forward beside it."""
     some = examples_of(data, range(min(batch, len(data.x_test))), seed=0)
-    found = certify(model, some, eps, classes=data.images.classes, batch_size=batch)
+    found = certify(model, some, eps, classes=data.images.classes, batch_size=batch, method=method)
     return found.budget.seconds / len(some)

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
+from bench.data.load import Dataset
 from bench.errors import BenchError
-from bench.evaluation.certificates import CERTIFICATE, IMPLEMENTATION, offers_certificate
+from bench.evaluation.certificates import CERTIFICATE, IMPLEMENTATION, Certificate, certificates
 from bench.evaluation.input_space import space_of
 from bench.evaluation.offered_views import look_inside
 from bench.execution.matrix_rows import AttackPlan, Matrix, PlannedRow, ReadyRow, Row, failed
@@ -49,12 +50,11 @@ def ready_row(row: PlannedRow, matrix: Matrix, config: Config, device: str) -> R
         twin = twins.get(str(plan.options[traits.twin])) if traits.twin else None
         smaller = _next_smaller(plan, placed.values()) if traits.nested else None
         placed[position] = _cell(plan, own, twin, smaller, matrix, config, device=device, dataset=row.dataset)
-    certificates: list[Cell] = []
-    if offers_certificate(net) and space_of(protocol[config.run.protocol]) == "pixel":
-        certificates = [_certificate(eps, own, matrix, config, device, row.dataset) for eps in matrix.eps]
+    proofs = certificates(net) if space_of(protocol[config.run.protocol]) == "pixel" else []
+    proven = [_certificate(proof, eps, own, data, config, device) for proof in proofs for eps in matrix.eps]
     planned = tuple((plan, placed[position]) for position, plan in enumerate(matrix.attacks))
     note = ", ".join(filter(None, [row.note, _reduced(job, checkpoints)]))
-    return ReadyRow(row, planned, tuple(certificates), note, look_inside(net, job.options))
+    return ReadyRow(row, planned, tuple(proven), note, look_inside(net, job.options))
 
 
 def _cell(
@@ -92,9 +92,10 @@ def _cell(
     return Cell(own.source, identity, len(data.x_test), plan.label, twin.source if twin else None, smaller)
 
 
-def _certificate(eps: Fraction, own: ModelSource, matrix: Matrix, config: Config, device: str, dataset: str) -> Cell:
+def _certificate(
+    proof: Certificate, eps: Fraction, own: ModelSource, data: Dataset, config: Config, device: str
+) -> Cell:
     """A cell of the model's own proofs, which depend on no protocol and draw nothing."""
-    data = matrix.data[dataset]
     identity = CellIdentity(
         model=own.identity,
         dataset=data.name,
@@ -103,7 +104,7 @@ def _certificate(eps: Fraction, own: ModelSource, matrix: Matrix, config: Config
         protocol_implementation=IMPLEMENTATION,
         attack=CERTIFICATE,
         attack_implementation=IMPLEMENTATION,
-        attack_options={},
+        attack_options=proof.options,
         eps=eps,
         seed=0,
         device=device,
@@ -111,7 +112,7 @@ def _certificate(eps: Fraction, own: ModelSource, matrix: Matrix, config: Config
         engine_version=ENGINES["reference"],
         batch=config.run.batch_size,
     )
-    return Cell(own.source, identity, len(data.x_test), CERTIFICATE)
+    return Cell(own.source, identity, len(data.x_test), proof.label)
 
 
 def _next_smaller(plan: AttackPlan, cells: Iterable[Cell]) -> Cell | None:

@@ -204,7 +204,8 @@ def _single(setting: Setting, store: Store, cell: Cell, shard: int) -> Evaluated
     data, net = _data_and_model(setting, cell)
     batch, classes = examples_of(data, cell.images_of(shard), cell.seed), data.images.classes
     if cell.certificate:
-        return certify(net, batch, float(cell.eps), classes=classes, batch_size=cell.batch)
+        method = cell.attack_options.get("method", "")
+        return certify(net, batch, float(cell.eps), classes=classes, batch_size=cell.batch, method=method)
     twin = smaller_radius = None
     if cell.twin is not None and cell.identity.twin is not None:
         twin = load_model(cell.twin, data, setting.device, cell.identity.twin.weights)

@@ -13,9 +13,11 @@ import numpy as np
 from bench.diagnostics.overall_reading import Reading, read
 from bench.diagnostics.stored import StoredDiagnosis, find_stored, identity_key
 from bench.errors import BenchError
+from bench.evaluation.certificates import CERTIFICATE
 from bench.statistics import Share
 from bench.store.stored_cells import StoredCell
 from bench.system.files import read_json
+from bench.tables.table_lines import certified_right
 from bench.tables.worst_case import worst_cases
 
 LEVELS = ("OK", "WARN", "FAIL")  # ascending
@@ -65,20 +67,19 @@ def evidence(stored: StoredCell, same_model: Sequence[StoredCell], diagnoses: Se
     if worst := worst_cases(stored.cell, same_model, 0).get(eps):
         found.worst = worst.share
         found.cells += [(f"worst case: {one.cell.protocol}, {one.cell.attack_label}", one) for one in worst.cells]
-    for one in same_model:
-        if one.certificate and one.cell.eps == eps:
-            found.certified = certified_share(one)
-            found.cells.append(("certified", one))
+    if proofs := [one for one in same_model if one.certificate and one.cell.eps == eps]:
+        found.certified = certified_share(*proofs)
+        found.cells += [(one.cell.attack_label.replace(CERTIFICATE, "certified"), one) for one in proofs]
     key = stored.cell.key()
     found.diagnosis = next((diagnosis for diagnosis in diagnoses if key in diagnosis.cells), None)
     return found
 
 
-def certified_share(stored: StoredCell) -> Share:
-    """Classified correctly and proven to stay so in the whole ball."""
-    outcomes = stored.outcomes
-    right = (outcomes["clean"] == outcomes["label"]) & outcomes["certified"].astype(bool)
-    return Share(int(np.sum(right)), len(right))
+def certified_share(*proofs: StoredCell) -> Share:
+    """Of the images that all of them hold: classified correctly and by any proven to stay so in the whole ball."""
+    each = [certified_right(one.outcomes).astype(bool) for one in proofs]
+    n = min(map(len, each))
+    return Share(int(np.logical_or.reduce([right[:n] for right in each]).sum()), n)
 
 
 def diagnoses(folder: Path) -> tuple[list[Diagnosis], list[str]]:

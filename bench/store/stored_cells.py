@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.evaluation.certificates import CERTIFICATE, certificate_label
 from bench.evaluation.input_space import space_of
 from bench.evaluation.outcomes import Outcomes
 from bench.registry import attack, protocol
@@ -74,6 +75,8 @@ def _held(folder: Path, store: Store) -> StoredCell:
 
 def attack_label(how: str, name: str, options: dict[str, Any], eps: Fraction) -> str:
     """As `bench run` prints it: the options that are not the protocol's in brackets, a control marked."""
+    if name == CERTIFICATE:
+        return certificate_label(options)
     if name not in attack or how not in protocol:
         return name  # of a plugin that is not loaded
     entry, planned = attack[name], protocol[how].target(eps)

@@ -12,7 +12,7 @@ from bench.registry import attack
 from bench.settings.radii import show_eps
 from bench.statistics import Share
 from bench.tables.markup import Format, Style, lay_out, style_of
-from bench.tables.table_lines import Line
+from bench.tables.table_lines import Correct, Line
 
 # Column of the audit by protocol.
 PROTOCOLS = {"paper": "paper protocol", "paper-normalized": "paper-normalized (control)", "adaptive": "worst case"}
@@ -28,6 +28,9 @@ class Audit:
     Attributes:
         printed: by our attack's name, what the paper printed, in per cent.
         shares: by protocol and attack label, the share that is right both clean and attacked.
+        certified: what any of its certificates proves, image by image; where a line does not say of which images it
+            speaks, what the best one proves.
+        proven: the images behind it, (N,).
         verdict: how the diagnostics of the paper's protocol read; what keeps them from being there.
     """
 
@@ -39,7 +42,16 @@ class Audit:
     clean: Share | None = None
     shares: dict[str, dict[str, Share]] = field(default_factory=dict)
     certified: Share | None = None
+    proven: Correct | None = None
     verdict: str = ""
+
+    def add_certificate(self, share: Share, proven: Correct | None) -> None:
+        """Take in what one certificate proves, and of which images."""
+        if self.proven is not None and proven is not None and len(self.proven) == len(proven):
+            proven = self.proven | proven
+            share = Share(int(proven.sum()), len(proven))
+        if self.certified is None or share.percent >= self.certified.percent:
+            self.certified, self.proven = share, proven
 
 
 def make_audits(lines: Mapping[str, Sequence[Line]], verdicts: Mapping[Who, str]) -> list[Audit]:
@@ -60,7 +72,7 @@ def make_audits(lines: Mapping[str, Sequence[Line]], verdicts: Mapping[Who, str]
                 audit = found.setdefault((line.dataset, name, line.train_seed, eps), blank)
                 audit.clean = audit.clean or line.clean
                 if line.kind == "certificate":
-                    audit.certified = share
+                    audit.add_certificate(share, line.right.get(eps))
                 else:
                     audit.shares.setdefault(protocol, {})[line.attack] = share
     return list(found.values())

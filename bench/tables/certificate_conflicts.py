@@ -36,6 +36,6 @@ def _sentence(proof: Cell, rows: NDArray[Any], who: str, proven: Outcomes) -> li
         return []
     first = int(proven["index"][int(np.argmax(rows))])
     return [
-        f"BUG: the certificate of {proof.source.label} at {show_eps(proof.eps)} is wrong: {who} {int(rows.sum())} of "
-        f"{len(rows)} images although they are certified (first: test image {first})."
+        f"BUG: the {proof.attack_label} of {proof.source.label} at {show_eps(proof.eps)} is wrong: {who} "
+        f"{int(rows.sum())} of {len(rows)} images although they are certified (first: test image {first})."
     ]

@@ -26,7 +26,7 @@ Correct = NDArray[Any]  # bool, one per example: right, or not
 
 @dataclass
 class Line:
-    """One model of one training seed under one attack, or with its certificate, or a model that failed.
+    """One model of one training seed under one attack, or with one of its certificates, or a model that failed.
 
     Attributes:
         robust: by radius, the share that is right both clean and attacked; of a certificate, clean and proven.
@@ -91,7 +91,7 @@ def certified_right(outcomes: Outcomes) -> Correct:
 
 
 def make_lines(rows: Sequence[Row], store: Store, examples: int) -> list[Line]:
-    """Thresholds in the order of the rows, a model's certificate after its attacks.
+    """Thresholds in the order of the rows, a model's certificates after its attacks.
 
     Args:
         rows: with their cells, or with what keeps them from having any.

@@ -32,12 +32,16 @@ class IntervalCell:
         return rounding(self.operator.terms, self.slack)
 
     def __call__(self, z: Tensor, h: Tensor, track: bool = False) -> Tensor:
+        return torch.relu(self.before(z, h))
+
+    def before(self, z: Tensor, h: Tensor) -> Tensor:
+        """What ReLU is applied to, (N, 2n)."""
         upper, lower = z.chunk(2, 1)
         centre, radius = (upper + lower) / 2, (upper - lower) / 2
         if self.slack:
             radius = radius + self.gamma * torch.maximum(upper.abs(), lower.abs())
         middle, spread = self.operator(centre), self.absolute(radius)
-        return torch.relu(torch.cat([middle + spread, middle - spread], 1) + h)
+        return torch.cat([middle + spread, middle - spread], 1) + h
 
     def jacobian(self, z: Tensor, h: Tensor) -> Tensor:
         """∂f/∂z, (N, 2n, 2n), of the dense form without slack."""
@@ -55,7 +59,14 @@ def interval_cell(operator: Operator, slack: float = 0.0) -> IntervalCell:
 def enclose(
     cell: IntervalCell, injected: Bounds, *, solver_tol: float = 0.0, tol: float = 1e-9, max_iter: int = 100
 ) -> Bounds:
-    """Bounds of z*(x) for every x of the ball, sound however early the iteration stops.
+    """Bounds of z*(x) for every x of the ball, sound however early the iteration stops: ReLU of `enclose_input`."""
+    return enclose_input(cell, injected, solver_tol=solver_tol, tol=tol, max_iter=max_iter).map(torch.relu)
+
+
+def enclose_input(
+    cell: IntervalCell, injected: Bounds, *, solver_tol: float = 0.0, tol: float = 1e-9, max_iter: int = 100
+) -> Bounds:
+    """Bounds of p = W z + h at z = z*(x) for every x of the ball, sound however early the iteration stops.
 
     Let (u, l) be any iterate and ρ its largest residual. With v > 0 such that (I − |W|)v ≥ 1 and e = ρv, the
     map sends the box [l − e, u + e] into itself: its image lies within [l − ρ − |W|e, u + ρ + |W|e], and
@@ -63,8 +74,8 @@ def enclose(
     one. e is at least (I − |W|)⁻¹|residual|, the same for dense and convolutional W, and v is computed once.
 
     A model's own solver also stops early. Where its relative residual is at most `solver_tol`, the state
-    z ∈ [l − e, u + e] still holds for ρ enlarged by solver_tol·‖z‖; the bounds returned are the image of that
-    box, which is what the model hands on: f(z).
+    z ∈ [l − e, u + e] still holds for ρ enlarged by solver_tol·‖z‖; the bounds returned are those of p on that
+    box, and what the model hands on is ReLU(p) = f(z).
 
     Args:
         cell: with slack > 0 where rounding is to be covered, its tensors in float64.
@@ -74,7 +85,7 @@ def enclose(
         max_iter: its iterations at most.
 
     Returns:
-        Bounds of f(z), (N, n); infinite or NaN where no v was found, which proves nothing.
+        Bounds of p, (N, n); infinite or NaN where no v was found, which proves nothing.
     """
     h = torch.cat([injected.upper, injected.lower], 1)
     solution = solve(cell, torch.zeros_like(h), h, Anderson(memory=5, beta=1.0), tol=tol, max_iter=max_iter)
@@ -83,7 +94,7 @@ def enclose(
     # Twice, since the model's own state may lie above the box by what is being added.
     off = off + 2 * solver_tol * (z.chunk(2, 1)[0] + off * reach).norm(dim=1, keepdim=True)
     spread = off * reach * (1 + 1e-6)
-    upper, lower = cell(z + torch.cat([spread, -spread], 1), h).chunk(2, 1)
+    upper, lower = cell.before(z + torch.cat([spread, -spread], 1), h).chunk(2, 1)
     return Bounds(lower, upper)
 
 

@@ -84,11 +84,18 @@ def worst_margins(head: nn.Linear, bounds: Bounds, y: Tensor, slack: float = 0.0
     margins = (difference @ centre[:, :, None])[:, :, 0] - (difference.abs() @ radius[:, :, None])[:, :, 0]
     margins = margins + head.bias[y][:, None] - head.bias
     if slack:
-        # Each logit is rounded on its own, so magnitudes add up and do not cancel.
-        each = functional.linear(bounds.magnitude(), head.weight.abs(), head.bias.abs())
-        margins = margins - rounding(head.in_features, slack) * (each.gather(1, y[:, None]) + each)
+        margins = margins - margin_rounding(head, bounds.magnitude(), y, slack)
         margins = margins.scatter(1, y[:, None], 0.0)
     return margins
+
+
+def margin_rounding(head: nn.Linear, magnitude: Tensor, y: Tensor, slack: float) -> Tensor:
+    """What rounding of the logits may add to or take from z_y − z_j, (N, classes), from |features| at most.
+
+    Each logit is rounded on its own, so magnitudes add up and do not cancel.
+    """
+    each = functional.linear(magnitude, head.weight.abs(), head.bias.abs())
+    return rounding(head.in_features, slack) * (each.gather(1, y[:, None]) + each)
 
 
 def rounding(terms: int, slack: float) -> float:

@@ -12,10 +12,10 @@ STRETCH = 3.0  # c: the entries of Λ lie in (1/c, 1)
 
 @dataclass(frozen=True)
 class Operator:
-    """z ↦ W z on flattened states.
+    """z ↦ W z on flattened states, (N, n) to (N, m).
 
     Attributes:
-        weight: (n, n), or (C, C, 3, 3) for a convolution padded with zeros.
+        weight: (m, n), or (D, C, 3, 3) for a convolution padded with zeros.
         shape: of one state, (n,) or (C, H, W).
     """
 
@@ -23,10 +23,17 @@ class Operator:
     shape: tuple[int, ...]
 
     def __call__(self, z: Tensor) -> Tensor:
-        """(N, n) to (N, n)."""
+        """(N, n) to (N, m)."""
         if self.weight.ndim == 2:
             return z @ self.weight.mT
         return functional.conv2d(z.view(-1, *self.shape), self.weight, padding=KERNEL // 2).flatten(1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """y ↦ Wᵀy, (N, m) to (N, n)."""
+        if self.weight.ndim == 2:
+            return y @ self.weight
+        image = y.view(-1, len(self.weight), *self.shape[1:])
+        return functional.conv_transpose2d(image, self.weight, padding=KERNEL // 2).flatten(1)
 
     def absolute(self) -> "Operator":
         """|W|, entry by entry."""

@@ -3,6 +3,7 @@ name, and passes the same model, on the same images, without it."""
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -153,8 +154,25 @@ class Unsound(nn.Module):
         return cast(Any, self.net).certify(x, y, eps / 8)
 
 
+class UnsoundDual(Unsound):
+    """Claims it with one of two certificates."""
+
+    def certify(self, x: Tensor, y: Tensor, eps: float) -> Tensor:
+        return cast(Any, self.net).certify(x, y, eps)
+
+    @property
+    def certificates(self) -> dict[str, Any]:
+        return {"IBP": self.certify, "dual": partial(Unsound.certify, self)}
+
+
+def test_an_unsound_second_certificate(make: Make) -> None:
+    caught = run("sandwich", make("ibp-mondeq[eps=0.05]", plant=UnsoundDual, attacks=short))
+    assert caught.verdict == "FAIL" and caught.sign == "broken claim" and "certified and broken" in caught.sentence
+
+
 def test_an_unsound_certificate(make: Make) -> None:
     caught = run("sandwich", make("ibp-mondeq[eps=0.05]", plant=Unsound, attacks=short))
     assert caught.verdict == "FAIL" and caught.sign == "broken claim" and "certified and broken" in caught.sentence
     passed = run("sandwich", make("ibp-mondeq[eps=0.05]", attacks=short))
     assert passed.verdict == "OK" and int(passed.evidence["certified at 4/255"]) > 100, "there is something to break"
+    assert int(passed.evidence["certified[dual] at 4/255"]) >= int(passed.evidence["certified at 4/255"])

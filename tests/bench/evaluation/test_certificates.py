@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from bench.attacks.core.contract import ContractError
 from bench.attacks.core.draws import Draws
+from bench.errors import BenchError
 from bench.evaluation.batch import Batch
-from bench.evaluation.certificates import certify
+from bench.evaluation.certificates import certificates, certify
 from tests.bench.helpers import Inside, cell_folders, last_line, store_content
 
 EXACT = '''
@@ -43,6 +44,16 @@ def exact_linear(images):
 
 LIAR = EXACT.replace("exact-linear", "liar").replace(
     "return ((worst", "return torch.ones_like(y, dtype=torch.bool) if eps > 0.02 else ((worst"
+)
+
+TWO = (
+    EXACT.replace("exact-linear", "two")
+    + """
+def lie(self, x, y, eps):
+    return torch.ones_like(y, dtype=torch.bool) if eps > 0.02 else self.certify(x, y, eps)
+
+Linear.certificates = property(lambda self: {"exact": self.certify, "lie": lambda *given: lie(self, *given)})
+"""
 )
 
 
@@ -105,18 +116,21 @@ def test_a_certificate_that_is_no_bool_per_image_is_refused() -> None:
 def test_certified_accuracy_of_a_trained_monotone_deq(tmp_path: Path, inside: Inside) -> None:
     options = ("--models", "ibp-mondeq[width=40],fc-linear", "--eps", "1,8", "--epochs", "6", "--attacks", "pgd")
     done = inside(tmp_path, "run", *options)
-    lines = [line for line in done.stdout.splitlines() if " certificate " in line and not line.startswith("Budget")]
-    assert any(line.count("—") == 2 for line in lines), "fc-linear proves nothing"
+    table = done.stdout.split("Accuracy in per cent")[0]
+    lines = [line for line in table.splitlines() if " certificate" in line]
+    assert any(" certificate " in line and line.count("—") == 2 for line in lines), "fc-linear proves nothing"
+    assert sum("certificate[IBP]" in line for line in lines) == sum("certificate[dual]" in line for line in lines) == 1
     found = json.loads(inside(tmp_path, "table", *options, "--format", "json").stdout)
     by_kind = {
-        kind: {r["eps"]: r for r in found if r["kind"] == kind and "ibp" in r["model"]}
-        for kind in ("attack", "certificate")
+        name: {r["eps"]: r for r in found if r["attack"] == name and "ibp" in r["model"]}
+        for name in ("PGD", "certificate[IBP]", "certificate[dual]")
     }
     for eps in ("1/255", "8/255"):
-        proven, attacked = by_kind["certificate"][eps], by_kind["attack"][eps]
-        assert proven["n"] == attacked["n"] == 359
-        assert proven["low"] < proven["accuracy"] < proven["high"] and proven["accuracy"] <= attacked["accuracy"]
-    assert by_kind["certificate"]["1/255"]["accuracy"] > 20 + by_kind["certificate"]["8/255"]["accuracy"]
+        attacked, proven, more = (of_kind[eps] for of_kind in by_kind.values())
+        assert proven["n"] == more["n"] == attacked["n"] == 359
+        assert proven["low"] < proven["accuracy"] < proven["high"]
+        assert proven["accuracy"] < more["accuracy"] <= attacked["accuracy"]
+    assert by_kind["certificate[IBP]"]["1/255"]["accuracy"] > 20 + by_kind["certificate[IBP]"]["8/255"]["accuracy"]
 
     # A lost shard is made again, to the same bits; the attack's seed makes no other certificates.
     store = tmp_path / "results/store"
@@ -128,10 +142,12 @@ def test_certified_accuracy_of_a_trained_monotone_deq(tmp_path: Path, inside: In
     columns = pq.read_table(lost).to_pandas()
     assert list(columns) == ["index", "label", "clean", "certified"]
     inside(tmp_path, "run", *options, "--seed", "1")
-    assert sum("certificate@" in folder.name for folder in cell_folders(store)) == 2
+    keys = [json.loads((f / "key.json").read_text()) for f in cell_folders(store) if "certificate@" in f.name]
+    keyed = [key["attack"]["options"] for key in keys]
+    assert keyed.count({}) == keyed.count({"method": "dual"}) == 2 == len(keyed) / 2, "interval bounds keep their key"
     dry = inside(tmp_path, "run", *options, "--eps", "1,4", "--dry-run").stdout
     row = next(line for line in dry.splitlines() if "ibp-mondeq" in line)
-    assert "  2        4 " in row, "PGD and certificate at 4/255, two shards each"
+    assert "  3        6 " in row, "PGD and two certificates at 4/255, two shards each"
 
 
 def test_an_exact_certificate_is_above_no_attack_and_a_lie_is_told(tmp_path: Path, inside: Inside) -> None:
@@ -150,6 +166,36 @@ def test_a_control_shows_no_certificates(tmp_path: Path, inside: Inside) -> None
     (tmp_path / "exact.py").write_text(EXACT)
     options = ("--eps", "2", "--epochs", "1", "--examples", "10", "--plugin", "exact.py", "--models", "exact-linear")
     assert "certificate" not in inside(tmp_path, "run", *options, "--protocol", "paper-normalized").stdout
+
+
+def test_each_of_several_certificates_is_judged(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    options = ("--eps", "2,16", "--epochs", "3", "--examples", "100", "--models", "two", "--plugin", "two.py")
+    lied = inside(tmp_path, "run", *options, code=2)
+    assert "BUG: the certificate[lie] of two at 16/255 is wrong: PGD at 16/255 breaks" in last_line(lied)
+    assert "certificate[exact] of two" not in lied.stdout
+    checked = inside(tmp_path, "check", "two", "--plugin", "two.py", code=2)
+    (line,) = (line for line in checked.stdout.splitlines() if "its certificates are" in line)
+    assert line.startswith("FAIL") and "not within a smaller radius" in line
+
+
+def test_which_certificates_a_model_offers() -> None:
+    net = Boxed(0)
+    (only,) = certificates(net)
+    assert (only.label, only.options) == ("certificate", {})
+    assert certificates(net.layer) == []
+    net.certificates = {"a": net.certify, "b": lambda x, y, eps: y >= 0}  # type: ignore[assignment]
+    first, second = certificates(net)
+    assert (first.label, first.options) == ("certificate[a]", {})
+    assert (second.label, second.options) == ("certificate[b]", {"method": "b"})
+    x, y = torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.long)
+    batch = Batch(x, y, range(2), no_draws)
+    assert certify(net, batch, 0.1, classes=3, batch_size=2, method="b").outcomes["certified"].all()
+    with pytest.raises(ContractError, match="no certificate 'c'"):
+        certify(net, batch, 0.1, classes=3, batch_size=2, method="c")
+    net.certificates = {"a": 1}  # type: ignore[assignment]
+    with pytest.raises(BenchError, match="must map names to methods"):
+        certificates(net)
 
 
 @pytest.mark.parametrize(("source", "name", "holds"), [(EXACT, "exact-linear", True), (LIAR, "liar", False)])

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.diagnostics.result import DiagnosticResult
@@ -57,6 +58,20 @@ def test_what_stands_beside_a_number(data: dict[str, Any]) -> None:
     assert sorted(one["what"] for one in pgd["behind"]) == ["certified", *sorted(f"worst case: {m}" for m in made_of)]
     for index in (pgd["cell"], *(one["cell"] for one in pgd["behind"])):
         assert data["cells"][index]["key"]["schema"] == 1 and data["cells"][index]["manifest"]["shards"] == 2
+
+
+def test_certified_is_what_any_certificate_proves(tmp_path: Path) -> None:
+    store = made_up_store(tmp_path)
+    proven = (np.arange(N) >= 100) & (np.arange(N) < 150)  # where the other proves the first 140
+    store_cell(
+        store, "certificate", RADII[1], standing(N), dataset="mnist", protocol="certificate", certified=proven,
+        options={"method": "dual"},
+    )  # fmt: skip
+    data = page_data(store, Path("nowhere"))
+    assert row(data, "mnist", "PGD", 4.0)["certified"]["percent"] == pytest.approx(100 * 150 / N, abs=1e-3)
+    assert row(data, "mnist", "PGD", 2.0)["certified"]["percent"] == pytest.approx(100 * 200 / N, abs=1e-3)
+    behind = [one["what"] for one in row(data, "mnist", "PGD", 4.0)["behind"]]
+    assert sorted(what for what in behind if "certified" in what) == ["certified", "certified[dual]"]
 
 
 def test_the_card_says_how_it_was_trained(tmp_path: Path) -> None:

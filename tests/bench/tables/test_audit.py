@@ -5,6 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from bench.paper.match import name_and_recipe, printed_of
 from bench.statistics import Share
 from bench.tables.audit import make_audits, render_audits
@@ -46,6 +48,23 @@ def test_every_number_finds_its_column() -> None:
         ("adaptive", "adaptive"): (66, 100),
         ("certified", ""): (11, 100),
     }
+
+
+def test_certified_is_what_any_certificate_proves() -> None:
+    def proof(name: str, *proven: int) -> Line:
+        right = np.array(proven, bool)
+        found = line(name, 0, "certificate")
+        found.robust, found.right = {EIGHT: Share(int(right.sum()), len(right))}, {EIGHT: right}
+        return found
+
+    one, other = proof("certificate[a]", 1, 1, 0, 0), proof("certificate[b]", 0, 1, 1, 0)
+    for lines in ([one, other], [other, one], [one, other, one]):
+        (audit,) = make_audits({"paper": lines, "adaptive": lines}, {})
+        assert audit.certified == Share(3, 4)
+    (audit,) = make_audits({"paper": [line("certificate[a]", 40, "certificate"), other]}, {})
+    assert audit.certified == Share(2, 4), "where images are not known, the larger share"
+    (audit,) = make_audits({"paper": [line("certificate[a]", 60, "certificate"), other]}, {})
+    assert audit.certified == Share(60, 100)
 
 
 def test_labels_are_matched_with_the_papers_rows() -> None:
