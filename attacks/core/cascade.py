@@ -24,11 +24,13 @@ class CascadeState:
         done: how many stages are through.
         images: what was found so far, clean images where nothing was, (N, C, H, W).
         broken_by: position of the first stage that broke the example, or STANDING, int8, (N,).
+        met: what the gradients of these stages were like (`gradient_watch`), for whoever watches them, int8, (N,).
     """
 
     done: int = 0
     images: Tensor | None = None
     broken_by: Tensor | None = None
+    met: Tensor | None = None
 
 
 @dataclass(frozen=True)

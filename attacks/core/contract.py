@@ -51,7 +51,7 @@ def run_attack(
         raise ContractError(f"{_name(search)} changed the model's weights or running statistics; attack a copy")
     if not isinstance(adversarial, Tensor):
         raise ContractError(f"{_name(search)} returned {type(adversarial).__name__}, not the images")
-    adversarial = adversarial.detach()
+    adversarial = adversarial.detach().clone()  # whatever the search still does with its own
     _check_output(search, x, adversarial, eps, pixel_space)
     return adversarial
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.attacks.core.draws import Draws
+from bench.attacks.core.gradient_watch import codes_of, peaks
 
 # From x and radius (N, 1, 1, 1): what takes an iterate to the nearest image of the ball and of the pixel range; it may
 # write over the iterate.
@@ -43,18 +44,22 @@ class SignAscent:
 
 @dataclass(frozen=True)
 class Ascended:
-    """Per ascent the last iterate, (N, C, H, W), and how many gradients of the batch it took, shared ones divided."""
+    """Per ascent the last iterate, (N, C, H, W), how many gradients of the batch it took, shared ones divided, and what
+    they were like, codes of `bench.attacks.core.gradient_watch`, int8 (N,)."""
 
     images: list[Tensor]
     gradients: list[float]
+    met: list[Tensor]
 
 
 @dataclass
 class _Track:
-    """An iterate, and the ascents that it is the iterate of."""
+    """An iterate, the ascents that it is the iterate of, and the largest entry of every gradient on its way, (N,): −1
+    before the first, NaN after one that has a NaN."""
 
     ascents: list[int]
     images: Tensor
+    peak: Tensor
 
 
 def ascend(
@@ -70,8 +75,9 @@ def ascend(
         rows: images per forward, at most; less than N counts as N, so that no ascent's batch is ever cut.
     """
     result, gradients = [x] * len(ascents), [0.0] * len(ascents)
+    highest = [x.new_full((len(x),), -1.0)] * len(ascents)
     if not len(x):
-        return Ascended(result, gradients)
+        return Ascended(result, gradients, [codes_of(peak) for peak in highest])
     projections = [ascent.project(x, eps.view(-1, 1, 1, 1)) for ascent, eps in ascents]
     least = [float(eps.min()) for _, eps in ascents]
     step, tracks = 0, _starts(x, ascents, draws)
@@ -81,21 +87,23 @@ def ascend(
             for ascent in track.ascents:
                 if ascents[ascent][0].steps == step:
                     result[ascent] = track.images.clone()  # a part of a whole forward's images would keep all of them
+                    highest[ascent] = track.peak
             track.ascents = [ascent for ascent in track.ascents if ascents[ascent][0].steps > step]
             if track.ascents:
                 going.append(track)
         tracks, step = [], step + 1
-        for track, sign in zip(going, _signs(model, going, y, rows), strict=True):
+        for track, (sign, here) in zip(going, _signs(model, going, y, rows), strict=True):
+            peak = torch.maximum(track.peak, here)
             alpha = ascents[track.ascents[0]][0].alpha
             ahead = torch.add(track.images, sign, alpha=alpha, out=sign)
             shared = [ascent for ascent in track.ascents if step * (alpha + ROUNDING) < INSIDE * least[ascent]]
             groups = [shared] * bool(shared) + [[ascent] for ascent in track.ascents if ascent not in shared]
             for number, group in enumerate(groups, start=1):
                 own = ahead if number == len(groups) else ahead.clone()
-                tracks.append(_Track(group, projections[group[0]](own)))
+                tracks.append(_Track(group, projections[group[0]](own), peak))
             for ascent in track.ascents:
                 gradients[ascent] += 1 / len(track.ascents)
-    return Ascended(result, gradients)
+    return Ascended(result, gradients, [codes_of(peak) for peak in highest])
 
 
 def _starts(x: Tensor, ascents: Sequence[tuple[SignAscent, Tensor]], draws: Draws) -> list[_Track]:
@@ -105,25 +113,27 @@ def _starts(x: Tensor, ascents: Sequence[tuple[SignAscent, Tensor]], draws: Draw
     restarts = {ascent.restart for ascent, _ in ascents if ascent.restart is not None}
     units = {restart: draws.unit(x.shape[1:], restart).to(x) for restart in restarts}
     tracks: dict[object, _Track] = {}
+    unseen = x.new_full((len(x),), -1.0)
     for number, (ascent, eps) in enumerate(ascents):
         if ascent.restart is None:
             key = (ascent.project, ascent.alpha) if pixels else number
-            tracks.setdefault(key, _Track([], x)).ascents.append(number)
+            tracks.setdefault(key, _Track([], x, unseen)).ascents.append(number)
         else:
             start = units[ascent.restart] * eps.view(-1, 1, 1, 1)
-            tracks[number] = _Track([number], (x + start).clamp_(0, 1))
+            tracks[number] = _Track([number], (x + start).clamp_(0, 1), unseen)
     return list(tracks.values())
 
 
-def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list[Tensor]:
-    """The sign of every track's input gradient, as many tracks a forward as `rows` has room for."""
+def _signs(model: nn.Module, tracks: list[_Track], y: Tensor, rows: int) -> list[tuple[Tensor, Tensor]]:
+    """Sign and largest entries of every track's input gradient, as many tracks a forward as `rows` has room for."""
     together = max(1, rows // len(y))
-    found: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(tracks), together):
         part = tracks[first : first + together]
         images = part[0].images if len(part) == 1 else torch.cat([track.images for track in part])
         labels = y if len(part) == 1 else y.repeat(len(part))
-        found += input_gradient(model, images, labels, len(y)).sign().split(len(y))
+        gradient = input_gradient(model, images, labels, len(y))
+        found += zip(gradient.sign().split(len(y)), peaks(gradient).split(len(y)), strict=True)
     return found
 
 

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.data.declared import load_datasets
-from bench.data.load import as_pixels
+from bench.data.load import Dataset, as_pixels
+from bench.evaluation.blame import blamed
+from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.certificates import Prove, certificates
+from bench.evaluation.inspection import inspect
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.training.checkpoint_choice import trained
@@ -32,12 +35,15 @@ def model_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], 
     net.eval()
     x, y = as_pixels(data.x_test[:IMAGES]), data.y_test[:IMAGES]
     classes = data.images.classes
-    yield "it maps images in [0, 1] to finite float32 logits (N, classes)", lambda: _shape(net, x, classes)
-    yield "in eval mode it gives the same logits twice", lambda: _twice(net, x)
-    yield "an image's logits do not depend on its batch mates (1e-4 of the largest)", lambda: _batch_mates(net, x)
-    yield "a forward in eval mode leaves weights and running statistics as they are", lambda: _state(net, x)
-    yield "logits are the same under no_grad (1e-6 of the largest)", lambda: _no_grad(net, x)
-    yield "its input gradient exists and is not zero", lambda: _gradient(net, x, y)
+    lent = Counted(net, Budget(), classes).eval()  # it may write into what it is given; that is a point of its own
+    yield "it maps images in [0, 1] to finite float32 logits (N, classes)", lambda: _shape(net, x.clone(), classes)
+    yield "it leaves its input as it is (a run lends it a copy)", lambda: _input(net, x.clone())
+    yield "in eval mode it gives the same logits twice", lambda: _twice(lent, x)
+    yield "an image's logits do not depend on its batch mates (1e-4 of the largest)", lambda: _batch_mates(lent, x)
+    yield "a forward in eval mode leaves weights and running statistics as they are", lambda: _state(net, x.clone())
+    yield "logits are the same under no_grad (1e-6 of the largest)", lambda: _no_grad(lent, x)
+    yield "its input gradient exists and is not zero", lambda: _gradient(lent, x, y)
+    yield "on and off the 8-bit grid and on noise, a run finds nothing to doubt", lambda: _doubts(net, data)
     yield "its input gradient agrees with central differences (float64, 1e-3)", lambda: _differences(net, x, y)
     if proofs := certificates(net):
         yield (
@@ -52,6 +58,17 @@ def _shape(net: nn.Module, x: Tensor, classes: int) -> str | None:
     if logits.shape != (len(x), classes) or logits.dtype != torch.float32:
         return f"it returned {tuple(logits.shape)} {logits.dtype}, expected {(len(x), classes)} float32"
     return None if bool(logits.isfinite().all()) else "some logits are not finite"
+
+
+@torch.no_grad()
+def _input(net: nn.Module, x: Tensor) -> str | None:
+    before = x.clone()
+    net(x)
+    return None if torch.equal(x, before) else "its forward writes into the images it is given: clone them first"
+
+
+def _doubts(net: nn.Module, data: Dataset) -> str | None:
+    return "; ".join(note.sentence for note in inspect(net, data)) or None
 
 
 @torch.no_grad()
@@ -92,7 +109,8 @@ def _scale(logits: Tensor) -> float:
 
 def _input_gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    return torch.autograd.grad(functional.cross_entropy(net(x), y, reduction="sum"), x)[0]
+    with blamed(net):
+        return torch.autograd.grad(functional.cross_entropy(net(x.clone()), y, reduction="sum"), x)[0]
 
 
 def _gradient(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
@@ -117,7 +135,7 @@ def _differences(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
 
     @torch.no_grad()
     def loss(at: Tensor) -> Tensor:
-        return functional.cross_entropy(exact(at), y, reduction="none")
+        return functional.cross_entropy(exact(at.clone()), y, reduction="none")
 
     def error(step: float) -> float:
         measured = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
@@ -154,7 +172,10 @@ def _trains(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
     parameters = [p for p in twin.parameters() if p.requires_grad]
     if not parameters:
         return None
-    functional.cross_entropy(twin(x), y).backward()
+    loss = functional.cross_entropy(twin(x.clone()), y)
+    if not loss.requires_grad:
+        return "no parameter got a gradient: its forward cuts it"
+    loss.backward()
     bad = [name for name, p in twin.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
     if all(p.grad is None for p in parameters):
         return "no parameter got a gradient"

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bench.attacks.core.contract import ContractError
 from bench.checks.attacks import attack_points
 from bench.checks.datasets import dataset_points
 from bench.checks.models import model_points
-from bench.errors import first_line, unknown
+from bench.errors import BenchError, first_line, unknown
 from bench.registry import attack, dataset, model
 from bench.settings.config import Config
 from bench.settings.specs import parse_model, parse_spec
@@ -46,6 +47,8 @@ def _test(point: Point) -> CheckResult:
     what, test = point
     try:
         why = test()
+    except (BenchError, ContractError) as error:
+        why = str(error)
     except Exception as error:
         why = f"it raised {first_line(error)}"
     return CheckResult(what, why is None, why or "")

@@ -19,9 +19,10 @@ from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.store.store import Store
 from bench.tables.broken_by import broken_by_lines, worst_case_notes
+from bench.tables.doubts import MARK, why_unreliable
 from bench.tables.markup import Format
 from bench.tables.numbers import NOISE
-from bench.tables.table import budget_lines, render
+from bench.tables.table import budget_lines, render, unreliable_lines
 from bench.tables.table_lines import Line, make_lines
 from bench.tables.verdicts import add_verdicts
 from bench.training.checkpoint_files import read_card
@@ -39,21 +40,28 @@ def takes_colour() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def print_table(matrix: Matrix, store: Store, config: Config, form: Format) -> list[str]:
-    """The table, and under it what its numbers are and what they cost. Returns what rows failed of, one line each."""
+def print_table(matrix: Matrix, store: Store, config: Config, form: Format, *, strict: bool = False) -> list[str]:
+    """The table, and under it what its numbers are, what they cost, and why some may be made up.
+
+    Returns what rows failed of, one line each; with `strict` unreliable numbers are failures too.
+    """
     lines = make_lines(matrix.rows, store, config.run.examples)
     readings = add_verdicts(lines, matrix, config)
     colour = takes_colour()
     baseline = str(parse_model(config.run.baseline))
     typer.echo(render(lines, matrix.eps, baseline, form, colour), nl=False)
     failures = [line.failure for line in lines if line.failure and not line.absent]
+    doubted = unreliable_lines(lines)
+    marked = sum(bool(why_unreliable(doubts)) for line in lines for doubts in line.doubts.values())
+    if strict and marked:
+        failures.append(f"--strict: {marked} number{'s are' if marked > 1 else ' is'} unreliable")
     if form not in ("terminal", "markdown"):
         return failures
     typer.echo(f"\n{_caption(lines, config, baseline, colour or form == 'markdown')}\n")
     typer.echo(budget_lines(lines), nl=False)
     if broken := broken_by_lines(lines):
         typer.echo(f"\n{broken}", nl=False)
-    for sentence in [*worst_case_notes(lines), *readings]:
+    for sentence in (*worst_case_notes(lines), *doubted, *readings):
         typer.echo(sentence)
     for line in lines:
         if line.failure:
@@ -83,6 +91,8 @@ def _caption(lines: Sequence[Line], config: Config, baseline: str, styled: bool)
         )
     if any(line.kind == "certificate" for line in lines):
         parts.append("certificate: proven right for every image of the ball; — where nothing is proven, or stored")
+    if any(why_unreliable(doubts) for line in lines for doubts in line.doubts.values()):
+        parts.append(f"{MARK} unreliable: a fault of model, attack or harness may have made it up, see below")
     named = f"train seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     return (
         ";\n".join(parts) + f".\nProtocol {config.run.protocol}, attack seed {config.run.seed}, {named}, "

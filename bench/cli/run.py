@@ -11,6 +11,9 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print cells, forwards and time it would cost; compute nothing.")
 ]
 NoTrain = Annotated[bool, typer.Option("--no-train", help="Fail rows whose checkpoint is missing.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with code 2 where a number is unreliable (‡ in the table).")
+]
 
 
 @run_command
@@ -18,6 +21,7 @@ def run(
     request: Request,
     no_train: NoTrain = False,
     dry_run: DryRun = False,
+    strict: Strict = False,
     format: Format = "terminal",
 ) -> None:
     """Evaluate a model × attack × ε matrix and print its table; trains what is missing."""
@@ -36,4 +40,4 @@ def run(
         fail(matrix.failures, request.failures)
         return
     matrix, store = run_matrix(matrix, config, asked_for(config), no_train=no_train, debug=program.debugging)
-    fail(print_table(matrix, store, config, format), request.failures)
+    fail(print_table(matrix, store, config, format, strict=strict), request.failures)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.errors import BenchError, first_line
 
+_CHANNELS = (1, 3)  # of images as they are stored with their channels last
 FIELDS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -31,10 +32,16 @@ class Arrays:
                 problem = f"x_{split} must be uint8 (N, C, H, W), is {x.dtype} {x.shape}"
             elif y.dtype != np.int64 or y.ndim != 1:
                 problem = f"y_{split} must be int64 (N,), is {y.dtype} {y.shape}"
+            elif x.shape[3] in _CHANNELS and min(x.shape[1:3]) > max(_CHANNELS):
+                problem = (
+                    f"x_{split} is {x.shape}, which as (N, C, H, W) has {x.shape[1]} channels, and looks like "
+                    "(N, H, W, C): store x.transpose(0, 3, 1, 2)"
+                )
             elif len(x) != len(y) or not len(x):
                 problem = f"x_{split} holds {len(x)} images, y_{split} {len(y)} labels"
             elif y.min() < 0 or (classes is not None and y.max() >= classes):
-                problem = f"y_{split} holds labels {y.min()} to {y.max()}, expected 0 to {(classes or 1) - 1}"
+                known = "from 0 on" if classes is None else f"0 to {classes - 1}"
+                problem = f"y_{split} holds labels {y.min()} to {y.max()}, expected {known}"
             if problem:
                 raise BenchError(f"data set '{name}': {problem}.")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:

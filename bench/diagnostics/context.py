@@ -108,12 +108,12 @@ class Context:
     def logits(self, inputs: Tensor, model: nn.Module | None = None, batch: int = 0) -> Tensor:
         judge = in_space(model or self.model, self.space).model
         with parametrize.cached():
-            return torch.cat([judge(part) for part in inputs.split(batch or self.batch)])
+            return torch.cat([judge(part.clone()) for part in inputs.split(batch or self.batch)])
 
     def logits_of_pixels(self, x: Tensor) -> Tensor:
         """The model's logits for images in [0, 1], whatever the protocol's space."""
         with torch.no_grad(), parametrize.cached():
-            return cast(Tensor, self.model(x))
+            return cast(Tensor, self.model(x.clone()))
 
     def attack(
         self, search: Search, eps: Fraction | float, model: nn.Module | None = None, rows: Tensor | None = None

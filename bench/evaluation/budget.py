@@ -1,15 +1,19 @@
-"""What an evaluation spends, and the model that counts it."""
+"""What an evaluation spends, and the model that counts it and is only lent its images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from bench.attacks.core.contract import ContractError
+from bench.attacks.core.gradient_watch import Watch
 from bench.attacks.core.surrogate_views import find_views
+from bench.errors import BenchError, first_line
 from bench.models.inference.folding import folded_for
 
 
@@ -50,11 +54,27 @@ class Budget:
 
 
 class Counted(nn.Module):
-    """A model that counts its forwards and backwards, and checks its logits' shape; so do its views."""
+    """A model that counts its forwards and backwards, and checks its logits' shape; so do its views.
 
-    def __init__(self, model: nn.Module, budget: Budget, classes: int, twin: nn.Module | None = None) -> None:
+    The model gets a copy of the images, whatever it does to them: a model that writes into its input would move images
+    that harness and attack hold. A gradient flows through the copy, which is also where `watch` meets every one. Grad
+    mode is put back behind the model.
+
+    Attributes:
+        watch: what gradients were like; of views and folded form too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        budget: Budget,
+        classes: int,
+        twin: nn.Module | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         super().__init__()
         self.model, self.budget, self.classes, self.twin = model, budget, classes, twin
+        self.watch = watch or Watch()
         self._copies: list[Counted] = []  # a list hides its modules: the contract's checks are of the model alone
 
     def views(self) -> dict[str, nn.Module]:
@@ -64,7 +84,8 @@ class Counted(nn.Module):
             found["twin"] = self.twin
         # A view may have modules of its own, which freezing the model has not reached.
         frozen = {name: view.eval().requires_grad_(False) for name, view in found.items()}
-        return {name: Counted(view, self.budget, self.classes).eval() for name, view in frozen.items()}
+        made = {name: Counted(view, self.budget, self.classes, watch=self.watch) for name, view in frozen.items()}
+        return {name: view.eval() for name, view in made.items()}
 
     def folded(self, x: Tensor) -> "Counted":
         """The model's folded form (`bench.models.inference.folding`), where it agrees on some of the first x.
@@ -72,17 +93,33 @@ class Counted(nn.Module):
         One copy for all batches: `parametrize.cached` knows modules by `id`, which a copy that is gone passes on.
         """
         if not self._copies:
-            self._copies.append(Counted(folded_for(self.model, x), self.budget, self.classes).eval())
+            folded = folded_for(self.model, x)
+            self._copies.append(Counted(folded, self.budget, self.classes, watch=self.watch).eval())
         return self._copies[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = cast(Tensor, self.model(x))
-        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ContractError(f"the model must return logits {(len(x), self.classes)}, got {got}")
+        lent = x.clone()
+        if lent.requires_grad and self.watch.looks:
+            lent.register_hook(partial(self.watch.saw, x.detach()))
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            logits = self._logits(lent)
         self.budget.forwards += len(x)
         if logits.requires_grad:
             logits.register_hook(self._count_backward)
+        return logits
+
+    def _logits(self, x: Tensor) -> Tensor:
+        try:
+            logits = self.model(x)
+        except (BenchError, ContractError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise ContractError(f"the model raised {first_line(error)} for images {tuple(x.shape)}") from error
+        if isinstance(logits, Tensor) and logits.shape == (self.classes,) and len(x) == 1:
+            logits = logits[None]  # of a model that squeezes
+        if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ContractError(f"the model must return logits {(len(x), self.classes)}, got {got}")
         return logits
 
     def _count_backward(self, gradient: Tensor) -> None:

@@ -96,7 +96,7 @@ def certify(
             images, labels = as_pixels(batch.x[rows]).to(device), batch.y[rows].to(device)
             with torch.no_grad():
                 clean = counted(images).argmax(1)
-            proven = prove(images, labels, eps)
+            proven = prove(images.clone(), labels.clone(), eps)
             if not isinstance(proven, Tensor) or proven.shape != labels.shape or proven.dtype != torch.bool:
                 got = f"{tuple(proven.shape)} {proven.dtype}" if isinstance(proven, Tensor) else type(proven).__name__
                 raise ContractError(f"the model's {named} must return bool {tuple(labels.shape)}, got {got}")

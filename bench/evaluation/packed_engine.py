@@ -11,9 +11,11 @@ from torch.nn.utils import parametrize
 
 from bench.attacks.core.contract import run_attack
 from bench.attacks.core.draws import Draws
+from bench.attacks.core.gradient_watch import NONE
 from bench.attacks.core.sign_ascent import SignAscent, ascend
 from bench.data.load import as_pixels
 from bench.evaluation.batch import Batch, Evaluated
+from bench.evaluation.blame import blamed
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, Victim, in_space
 from bench.evaluation.judge import Verdict, judge, outcome_columns
@@ -86,7 +88,10 @@ def evaluate_packed(
             before = spent()
             theirs = batch.draws(indices).of(right.tolist())
             folded = counted.folded(images)
-            attacked, took = _attack(folded, images[right], labels[right], ascents, theirs, forward_size, space)
+            with blamed(counted):
+                attacked, took, met = _attack(
+                    folded, images[right], labels[right], ascents, theirs, forward_size, space
+                )
             ascending.add(spent().less(before))
             gradients += took
             verdicts = _judge_each(victim, counted, attacked, forward_size)
@@ -96,8 +101,18 @@ def evaluate_packed(
                     calm.predicted.index_copy(0, right, verdict.predicted),
                     calm.residual.index_copy(0, right, verdict.residual),
                 )
+                gradient = torch.full_like(labels, NONE, dtype=torch.int8).index_copy(0, right, met[number])
                 parts[number].append(
-                    outcome_columns(images, labels, calm.predicted, whole, judged, indices=indices, unit=victim.unit)
+                    outcome_columns(
+                        images,
+                        labels,
+                        calm.predicted,
+                        whole,
+                        judged,
+                        indices=indices,
+                        unit=victim.unit,
+                        gradient=gradient,
+                    )
                 )
                 if keep_images:
                     final[number].append(whole.cpu())
@@ -112,23 +127,25 @@ def evaluate_packed(
 
 def _attack(
     model: nn.Module, x: Tensor, y: Tensor, ascents: Ascents, draws: Draws, forward_size: int, space: Space
-) -> tuple[Tensor, Sequence[float]]:
-    """All ascents' images, (ascents, N, C, H, W), under the contract of every attack, and what each ascent took."""
-    count, took = len(ascents), [0.0] * len(ascents)
+) -> tuple[Tensor, Sequence[float], Sequence[Tensor]]:
+    """All attacks' images, (attacks, N, C, H, W), under the contract of every attack, what each took, and what its
+    gradients were like."""
+    count, took, met = len(ascents), [0.0] * len(ascents), [torch.zeros_like(y, dtype=torch.int8)] * len(ascents)
     if not len(x):
-        return x.expand(count, *x.shape), took
+        return x.expand(count, *x.shape), took, met
 
     def search(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
         n = len(x) // count
         each = [(ascent, radius) for (ascent, _), radius in zip(ascents, eps.split(n), strict=True)]
         ascended = ascend(model, x[:n], y[:n], each, draws, rows=forward_size)
-        took[:] = ascended.gradients
+        took[:], met[:] = ascended.gradients, ascended.met
         return torch.cat(ascended.images)
 
+    search.__name__ = "signed gradient ascent"
     radii = torch.tensor([radius for _, radius in ascents], dtype=x.dtype, device=x.device).repeat_interleave(len(x))
     many = x.repeat(count, 1, 1, 1)
     found = run_attack(search, model, many, y.repeat(count), radii, draws, pixel_space=space == "pixel")
-    return found.view(count, *x.shape), took
+    return found.view(count, *x.shape), took, met
 
 
 def _judge_each(victim: Victim, counted: Counted, images: Tensor, forward_size: int) -> list[Verdict]:

@@ -13,8 +13,10 @@ from torch.nn.utils import parametrize
 from bench.attacks.core.cascade import Cascade, CascadeState
 from bench.attacks.core.contract import Search, run_attack
 from bench.attacks.core.draws import Draws
+from bench.attacks.core.gradient_watch import Watch
 from bench.data.load import as_pixels
 from bench.evaluation.batch import Batch, Evaluated
+from bench.evaluation.blame import blamed
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, in_space
 from bench.evaluation.judge import judge, outcome_columns
@@ -116,14 +118,24 @@ def evaluate(
             # What was kept last holds what was spent on the batches before, too.
             before = None if smaller_radius is None else smaller_radius.part(rows)
             reached, kept = checkpoint.load(start) or (_begin(before), kept)
-            pursue = _resumable(search, reached, checkpoint, start, spent)
+            counted.watch.begin(images, eps, reached.met)
+            pursue = _resumable(search, reached, checkpoint, start, spent, counted.watch)
             draws = batch.draws(indices)
-            attacked = run_attack(pursue, counted, images, labels, radius, draws, pixel_space=space == "pixel")
+            with blamed(counted):
+                attacked = run_attack(pursue, counted, images, labels, radius, draws, pixel_space=space == "pixel")
             if keep_images:
                 final.append(attacked.cpu())
             verdict = judge(victim, counted, attacked)
             judged = outcome_columns(
-                images, labels, clean, attacked, verdict, indices=indices, unit=victim.unit, broken_by=reached.broken_by
+                images,
+                labels,
+                clean,
+                attacked,
+                verdict,
+                indices=indices,
+                unit=victim.unit,
+                broken_by=reached.broken_by,
+                gradient=counted.watch.met,
             )
             parts.append(judged if before is None else _carried(judged, before.outcomes))
     outcomes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -138,19 +150,29 @@ def _begin(smaller_radius: SmallerRadius | None) -> CascadeState:
 
 def _carried(judged: Outcomes, before: Outcomes) -> Outcomes:
     """The verdict, but for examples that were broken at a smaller radius the verdict from there: same image."""
-    return {name: np.where(before["broken"], before[name], column) for name, column in judged.items()}
+    return {
+        name: np.where(before["broken"], before[name], column) if name in before else column
+        for name, column in judged.items()
+    }
 
 
 def _resumable(
-    search: Search, reached: CascadeState, checkpoint: StageCheckpoint, start: int, spent: Callable[[], Budget]
+    search: Search,
+    reached: CascadeState,
+    checkpoint: StageCheckpoint,
+    start: int,
+    spent: Callable[[], Budget],
+    watch: Watch,
 ) -> Search:
     """A cascade that keeps its state after every stage; any other search as it is."""
     if not isinstance(search, Cascade):
         return search
 
+    def save() -> None:
+        reached.met = watch.met
+        checkpoint.save(start, reached, spent())
+
     def cascade(model: nn.Module, x: Tensor, y: Tensor, eps: Tensor, draws: Draws) -> Tensor:
-        return search.resume(
-            model, x, y, eps, draws, reached=reached, after=lambda: checkpoint.save(start, reached, spent())
-        )
+        return search.resume(model, x, y, eps, draws, reached=reached, after=save)
 
     return cascade

@@ -65,6 +65,9 @@ def estimate(matrix: Matrix, config: Config, device: torch.device) -> tuple[Matr
             except BenchError as error:
                 rows.append(failed(row, f"{row.label}: {error}"))
                 continue
+            except (Exception, SystemExit) as error:
+                rows.append(failed(row, f"{row.label}: its cost cannot be measured, {first_line(error)}"))
+                continue
         rows.append(row)
     return matrix.with_rows(rows), costs
 

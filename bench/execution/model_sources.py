@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.data.load import Dataset
+from bench.errors import BenchError
 from bench.store.cells import Source
 from bench.store.identity import ModelIdentity
 from bench.training.checkpoint_files import read_card, weights_hash
@@ -46,7 +47,10 @@ def model_source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn
 def _source(label: str, job: Job, data: Dataset, checkpoints: Path, net: nn.Module | None) -> tuple[Source, str]:
     source = Source(label, job.architecture.name, dict(job.options), "", job.seed)
     if job.pretrained:
-        weights = weights_hash((net or build_model(job, data)).state_dict())
+        try:
+            weights = weights_hash((net or build_model(job, data)).state_dict())
+        except BenchError as error:
+            raise BenchError(f"model '{label}': {error}") from error
         return replace(source, foreign=replace(job.foreign, weights=weights) if job.foreign else None), weights
     path = job.checkpoint(checkpoints)
     return replace(source, checkpoint=str(path)), str(read_card(path)["weights"])

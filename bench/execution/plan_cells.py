@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from bench.data.load import Dataset
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 from bench.evaluation.certificates import CERTIFICATE, IMPLEMENTATION, Certificate, certificates
 from bench.evaluation.input_space import space_of
 from bench.evaluation.offered_views import look_inside
@@ -31,6 +31,8 @@ def with_stored_cells(matrix: Matrix, config: Config, device: str) -> Matrix:
             return ready_row(row, matrix, config, device)
         except BenchError as error:
             return failed(row, str(error))
+        except (Exception, SystemExit) as error:  # of weights that cannot be hashed, say: the other rows go on
+            return failed(row, f"{row.label}: its weights cannot be read, {first_line(error)}.")
 
     return matrix.with_rows([ready(row) for row in matrix.rows])
 

@@ -13,6 +13,7 @@ import torch
 
 from bench.data.load import Dataset
 from bench.errors import BenchError, first_line_or_traceback
+from bench.execution.beforehand import RowError, look_before
 from bench.execution.matrix_rows import Matrix, PlannedRow, ReadyRow, Row, failed
 from bench.execution.plan_cells import with_stored_cells
 from bench.execution.tasks import Task, row_tasks
@@ -90,6 +91,9 @@ def run_matrix(
     matrix = train_missing(matrix, config, device, allowed=not no_train, debug=debug)
     matrix = with_stored_cells(matrix, config, device.type)
     setting = make_setting(config, device, debug)
+    looked = [_looked_at(row, matrix, config, store, setting) for row in matrix.rows]
+    matrix = matrix.with_rows([row for row, _ in looked])
+    seen = {id(row): facts for row, facts in looked}
     most = _workers(config.run.workers, device)
     found = {
         id(row): row_tasks(row, matrix, config, setting.device, store, most)
@@ -102,18 +106,26 @@ def run_matrix(
     def finished(row: Row) -> Row:
         if not isinstance(row, ReadyRow):
             return row
-        _finish(row, found[id(row)][1], config, request, store)
+        at_most = found[id(row)][1]
+        for cell in (*row.cells, *row.certificates):
+            if not store.missing(cell, config.run.examples):
+                forward = {"rows_per_forward": at_most} if cell.packed and at_most else {}
+                store.finish(cell, config.run.examples, request | forward, seen[id(row)])
         return replace(row, failure=failures.get(id(row), ""))
 
     return matrix.with_rows([finished(row) for row in matrix.rows]), store
 
 
-def _finish(row: ReadyRow, at_most: int, config: Config, request: dict[str, Any], store: Store) -> None:
-    """Write the manifest of every cell that is complete."""
-    for cell in (*row.cells, *row.certificates):
-        if not store.missing(cell, config.run.examples):
-            forward = {"rows_per_forward": at_most} if cell.packed and at_most else {}
-            store.finish(cell, config.run.examples, request | forward)
+def _looked_at(
+    row: Row, matrix: Matrix, config: Config, store: Store, setting: Setting
+) -> tuple[Row, Mapping[str, Any]]:
+    """The row, failed where its model cannot be evaluated, and what its manifests are to say of the model."""
+    if not isinstance(row, ReadyRow):
+        return row, {}
+    try:
+        return row, look_before(row, matrix.data[row.dataset], store, config.run.examples, setting)
+    except RowError as error:
+        return failed(row.plan, str(error)), {}
 
 
 def _workers(asked: int, device: torch.device) -> int:

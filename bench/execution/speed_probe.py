@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from bench.attacks.core.contract import frozen
 from bench.attacks.core.sign_ascent import input_gradient
 from bench.data.load import Dataset, as_pixels
+from bench.evaluation.budget import Budget, Counted
 from bench.system.environment import device_of
 
 FEW = 8  # images that a model with convolutions is timed on, on a CPU
@@ -46,6 +47,7 @@ def pace(model: nn.Module, data: Dataset, batch: int, ascents: int) -> Pace:
         ascents: how many batches there are to be taken together, at most.
     """
     on_gpu = any(t.is_cuda for t in model.parameters())
+    model = Counted(model, Budget(), data.images.classes).eval()
     with frozen(model), parametrize.cached():
         x, y = _images(model, data, timed_on(model, batch, on_gpu))
         gradient = least_seconds(lambda: input_gradient(model, x, y), on_gpu) / len(x)

@@ -131,7 +131,10 @@ def _compute(
     except (Exception, SystemExit) as error:
         _models.clear()  # whatever failed may have left its mark on the model
         known = isinstance(error, BenchError | ContractError)
-        why = str(error) if known else first_line_or_traceback(error, setting.debug)
+        hidden = error if not known else error.__cause__ if isinstance(error, ContractError) else None
+        shown = first_line_or_traceback(hidden, setting.debug) if hidden else ""
+        where = "" if setting.debug or not hidden else "; --debug shows where"
+        why = f"{error}{where}" if known else shown
         return [f"{cell.attack_label}: {why}" for cell in cells]
     problems = []
     for cell, theirs in zip(cells, found, strict=True):

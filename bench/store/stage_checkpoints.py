@@ -26,7 +26,8 @@ class StageCheckpoints:
             with np.load(self._path(start), allow_pickle=False) as kept:
                 budget = Budget(**json.loads(str(kept["budget"])))
                 images, broken_by = torch.from_numpy(kept["images"]), torch.from_numpy(kept["broken_by"])
-                return CascadeState(int(kept["done"]), images, broken_by), budget
+                met = torch.from_numpy(kept["met"]) if "met" in kept.files else None
+                return CascadeState(int(kept["done"]), images, broken_by, met), budget
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
             return None
 
@@ -39,6 +40,8 @@ class StageCheckpoints:
             "broken_by": reached.broken_by.cpu().numpy(),
             "budget": np.array(json.dumps(spent.as_dict())),
         }
+        if reached.met is not None:
+            arrays["met"] = reached.met.cpu().numpy()
 
         def write(part: Path) -> None:
             with part.open("wb") as file:

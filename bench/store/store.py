@@ -6,6 +6,7 @@ shards in one file (`compact`).
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from bench.attacks.core.cascade import STANDING
+from bench.attacks.core.gradient_watch import NONE
 from bench.errors import BenchError
 from bench.evaluation.budget import Budget
 from bench.evaluation.outcomes import Outcomes
@@ -119,6 +121,8 @@ class Store:
         if not cell.certificate:
             # Shards written before cascades have no such column, and no stages either.
             outcomes.setdefault("broken_by", np.full(len(outcomes["index"]), STANDING, np.int8))
+            # Nor had they what gradients were like.
+            outcomes.setdefault("gradient", np.full(len(outcomes["index"]), NONE, np.int8))
         return outcomes, budget
 
     def compact(self, cell: Cell) -> int:
@@ -186,8 +190,22 @@ class Store:
         manifest = self.manifest(cell)
         return 0 if manifest is None else int(manifest["shards"])
 
-    def finish(self, cell: Cell, examples: int, request: dict[str, Any]) -> None:
-        """Write the manifest once the shards are there; `request` is what was asked for, as passed and resolved."""
+    def discard(self, cell: Cell) -> None:
+        """Take out everything that was computed of a cell, the manifest first: a kill leaves nothing that vouches."""
+        folder = self.cell_folder(cell)
+        kept = (folder.glob(pattern) for pattern in ("manifest.json", "shard*.parquet", "shard-*.safetensors"))
+        for path in [path for paths in kept for path in paths]:
+            path.unlink(missing_ok=True)
+        for shard in cell.shards(0):
+            self.stage_checkpoints(cell, shard).clear()
+
+    def finish(self, cell: Cell, examples: int, request: dict[str, Any], seen: Mapping[str, Any] | None = None) -> None:
+        """Write the manifest once the shards are there.
+
+        Args:
+            request: what was asked for, as passed and resolved.
+            seen: what is known of the model (`bench.execution.beforehand`).
+        """
         self._write_identity(cell)
         if self.complete(cell, examples):
             return
@@ -203,6 +221,7 @@ class Store:
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "request": request,
             "environment": describe(),
+            **(seen or {}),
         }
         for shard in range(shards):
             # A kill between a shard's last byte and the end of `write` leaves its half-done work behind.

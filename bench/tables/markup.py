@@ -25,7 +25,8 @@ _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    **{"—": "---", "–": "--", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "†": r"\dag{}", "≠": r"$\neq$"},
+    **{"—": "---", "–": "--", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "≠": r"$\neq$"},
+    **{"†": r"\dag{}", "‡": r"\ddag{}"},
     **{"ε": r"$\epsilon$", "δ": r"$\delta$", "∞": r"$\infty$", "‖": r"$\|$", "α": r"$\alpha$", "<": "$<$", ">": "$>$"},
     # At the start of a row or line a bracket would be read as the length behind a line break.
     "[": "{[}",

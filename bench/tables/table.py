@@ -13,19 +13,21 @@ from tabulate import tabulate
 from bench.evaluation.budget import Budget
 from bench.settings.radii import show_eps
 from bench.statistics import Share
+from bench.tables.doubts import MARK, doubt_lines, why_unreliable
 from bench.tables.markup import Format, Style, lay_out, rank_mark, style_of
 from bench.tables.numbers import Number, gain, number, over_seeds, rival
 from bench.tables.table_lines import Line
 
 COLUMNS = ["dataset", "model", "train_seed", "note", "kind", "attack", "eps", "accuracy", "low", "high", "n"]
-COLUMNS += ["gain", "p_value", "verdict", "failure"]
+COLUMNS += ["gain", "p_value", "unreliable", "verdict", "failure"]
 
 
 def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
     """One row per number of one training seed: accuracy and interval (per cent), n, gain over the baseline and its p.
 
     `kind` says what `accuracy` is under ε > 0: of an attack, the share right both clean and attacked; of a
-    certificate, the share right and proven. `p_value` is McNemar's, paired by example.
+    certificate, the share right and proven. `p_value` is McNemar's, paired by example; `unreliable` says why the number
+    may be made up.
     """
     records = []
     for line in lines:
@@ -39,7 +41,8 @@ def long_frame(lines: Sequence[Line], baseline: str = "") -> pd.DataFrame:
             (low, high), found = share.interval, gain(line, eps, lines, baseline)
             record = {"eps": "0" if eps is None else show_eps(eps), "accuracy": share.percent, "low": low, "high": high}
             compared = {"gain": found.points, "p_value": found.p} if found else {}
-            records.append({**head, **record, "n": share.n, **compared})
+            why = None if eps is None else why_unreliable(line.doubts.get(eps, ())) or None
+            records.append({**head, **record, "n": share.n, **compared, "unreliable": why})
         if line.failure:
             records.append({**head, "failure": line.failure})
     return pd.DataFrame(records, columns=COLUMNS).astype({"n": "Int64", "train_seed": "Int64"})
@@ -88,6 +91,17 @@ def budget_lines(lines: Sequence[Line]) -> str:
     return tabulate(table, header, tablefmt="plain", disable_numparse=True) + "\n" if table else ""
 
 
+def unreliable_lines(lines: Sequence[Line]) -> list[str]:
+    """Why numbers of the table may be made up, a sentence each; what concerns too few images to matter without mark."""
+    several = len({line.train_seed for line in lines} - {None}) > 1
+
+    def who(line: Line) -> str:
+        seed = f" (seed {line.train_seed})" if several and line.train_seed is not None else ""
+        return f"{label(line)}{seed} on {line.dataset}"
+
+    return doubt_lines([(who(line), line.attack, line.doubts) for line in lines])
+
+
 def label(line: Line) -> str:
     """The model as a table names it."""
     return f"{line.model} ({line.note})" if line.note else line.model
@@ -116,22 +130,30 @@ def _body(lines: Sequence[Line], eps: Sequence[Fraction], baseline: str, style: 
         cells = [_with_interval(f"{clean.percent:.2f}", clean, count, style) if new else ""]
         cells += [style.text(_n(clean)) if new else "", style.text(line.attack)]
         for radius, found in zip(eps, numbers, strict=True):
-            cells.append(_cell(found, count, _rivals(groups, line, radius, lines), style) if found else style.text("—"))
+            rivals = [] if unreliable(group, radius) else _rivals(groups, line, radius, lines)
+            cells.append(_cell(found, count, rivals, style) if found else style.text("—"))
         verdicts = dict.fromkeys(other.verdict for other in group if other.verdict)
         body.append([*head, *cells, ", ".join(verdicts) if new else ""])
     return body
 
 
 def _rivals(groups: Sequence[Sequence[Line]], line: Line, eps: Fraction, lines: Sequence[Line]) -> list[float]:
-    found = [number(group, eps, lines, "") for group in groups if rival(group[0], line)]
+    others = [group for group in groups if rival(group[0], line) and not unreliable(group, eps)]
+    found = [number(group, eps, lines, "") for group in others]
     return [x.percent for x in found if x]
+
+
+def unreliable(group: Sequence[Line], eps: Fraction) -> bool:
+    """Whether a number of lines that differ in their seed alone may be made up; it is then no rival of others."""
+    return any(why_unreliable(line.doubts.get(eps, ())) for line in group)
 
 
 def _cell(found: Number, seeds: int, rivals: Sequence[float], style: Style) -> str:
     text = f"{found.percent:.2f}"
     if found.gain:
         text += f" ({found.gain.points:+.2f}{', n.s.' if found.gain.noise else ''})"
-    mark = rank_mark(found.percent, rivals)
+    mark = rank_mark(found.percent, rivals) if rivals else ""
+    text += "" if rivals else f" {style.text(MARK)}"
     text = style.best(text) if mark == "best" else style.second(text) if mark == "second" else text
     return _with_interval(text, found, seeds, style)
 

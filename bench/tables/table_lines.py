@@ -17,6 +17,7 @@ from bench.statistics import Share
 from bench.store.cells import Cell
 from bench.store.store import Store
 from bench.tables.certificate_conflicts import broken_certificates
+from bench.tables.doubts import Doubt, find_doubts
 from bench.tables.stage_counts import Counts, stage_counts, unseen
 
 ABSENT = "not in the store"
@@ -37,6 +38,7 @@ class Line:
         verdict: of the diagnostics, on the model under the protocol.
         unconverged: equilibria that missed the solver's tolerance; None where none is reported.
         broken_by_stage: by radius, how many examples each stage of a cascade broke first; None of one that was not run.
+        doubts: by radius, why the number may be made up.
         unseen: views of its states that an implicit model keeps from an attack that would follow them.
         clean_right, right: verdict per example behind `clean`, and behind `robust` at each radius.
     """
@@ -54,6 +56,7 @@ class Line:
     note: str = ""
     verdict: str = ""
     broken_by_stage: dict[Fraction, Counts] = field(default_factory=dict)
+    doubts: dict[Fraction, tuple[Doubt, ...]] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
     clean_right: Correct | None = None
     right: dict[Fraction, Correct] = field(default_factory=dict)
@@ -133,8 +136,12 @@ def _row_lines(row: Row, store: Store, examples: int) -> tuple[list[Line], str]:
         kind: Literal["attack", "certificate"] = "certificate" if cell.certificate else "attack"
         line = by_attack.setdefault((kind, cell.attack, cell.attack_label), _line(row, cell.attack_label, kind=kind))
         line.add(cell.eps, outcomes, certified_right(outcomes) if cell.certificate else robust_right(outcomes), spent)
+        notes = (store.manifest(cell) or {}).get("notes", ())
+        missed = None if cell.certificate else _unconverged(cell, outcomes)
+        if doubts := find_doubts(cell, outcomes, missed or 0, notes, spent.backwards):
+            line.doubts[cell.eps] = doubts
         if not cell.certificate:
-            if (missed := _unconverged(cell, outcomes)) is not None:
+            if missed is not None:
                 line.unconverged = (line.unconverged or 0) + missed
             if counts := stage_counts(cell, outcomes, row.inside):
                 line.broken_by_stage[cell.eps] = counts

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bench.errors import BenchError, first_line
 from bench.system.files import read_json, write_atomically
@@ -26,9 +27,20 @@ _CARD: dict[str, tuple[type, ...]] = {
 
 
 def weights_hash(state: dict[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, whatever the order or device."""
+    """SHA-256 over names, types, shapes and values, whatever the order or device.
+
+    Raises:
+        BenchError: something is no plain tensor, or a lazy layer has no weights yet.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
+        if is_lazy(state[name]):
+            raise BenchError(f"its '{name}' is of a lazy layer that has met no image; run a forward in its factory.")
+        if not isinstance(state[name], Tensor) or state[name].is_quantized:
+            raise BenchError(
+                f"its '{name}' is no plain tensor (a quantised layer? Such a layer has no gradient either); "
+                "evaluate the network that it was made from."
+            )
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

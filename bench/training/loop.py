@@ -60,6 +60,7 @@ def foreign_model(
 
 def initial_model(architecture: ModelEntry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
     """What the architecture's factory makes under the seed. Raises BenchError where it raises or makes no Module."""
+    dtype = torch.get_default_dtype()
     # One thread: the orthogonal layer's initial weights differ in their last bits with several.
     with torch.random.fork_rng(devices=[]), threads(1):
         torch.manual_seed(_seed(seed, "weights"))
@@ -69,6 +70,8 @@ def initial_model(architecture: ModelEntry, options: Mapping[str, Any], images: 
             raise
         except Exception as error:
             raise BenchError(f"model '{architecture.name}': its factory failed, {first_line(error)}.") from error
+        finally:
+            torch.set_default_dtype(dtype)  # a factory that sets another would set it for every row behind its own
     if not isinstance(model, nn.Module):
         raise BenchError(f"model '{architecture.name}': its factory returned {type(model).__name__}, not a Module.")
     return model

@@ -138,5 +138,5 @@ def _load(cell: Cell, variant: Variant, data: Dataset, device: str) -> nn.Module
 def _predict(net: nn.Module, images: Tensor, variant: Variant, device: str) -> NDArray[Any]:
     """Predictions for one shard, (N,), in batches cut as the harness cuts them."""
     with parametrize.cached():
-        parts = [net(part.to(device, variant.dtype)).argmax(1).cpu() for part in images.split(variant.batch)]
+        parts = [net(part.clone().to(device, variant.dtype)).argmax(1).cpu() for part in images.split(variant.batch)]
     return torch.cat(parts).numpy()

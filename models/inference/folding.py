@@ -83,12 +83,12 @@ def folded_for(model: nn.Module, x: Tensor) -> nn.Module:
     x = x[:PROBE]
     try:
         found = folded(model)
-        other = None if found is model else found(x)
+        other = None if found is model else found(x.clone())
     except Exception:
         return model
     if other is None:
         return model
-    return found if agree(model(x), other) else model
+    return found if agree(model(x.clone()), other) else model
 
 
 def agree(own: Tensor, other: Tensor) -> bool:
