@@ -22,6 +22,15 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
+def newcombe(hits: int, n: int, other: int, m: int) -> tuple[float, tuple[float, float]]:
+    """hits / n − other / m of independent samples with its 95 % interval, from the two Wilson intervals (Newcombe 1998,
+    method 10); n, m ≥ 1."""
+    p, q = hits / n, other / m
+    (low_p, high_p), (low_q, high_q) = wilson(hits, n), wilson(other, m)
+    low, high = sqrt((p - low_p) ** 2 + (high_q - q) ** 2), sqrt((high_p - p) ** 2 + (q - low_q) ** 2)
+    return p - q, (p - q - low, p - q + high)
+
+
 def mcnemar(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Two-sided p-value of McNemar's exact test (1947) that a and b, bool (N,), are true equally often.
 

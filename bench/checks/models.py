@@ -12,6 +12,7 @@ from bench.data.load import Dataset, as_pixels
 from bench.evaluation.blame import blamed
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.certificates import Prove, certificates
+from bench.evaluation.derivatives import derivatives, jittered
 from bench.evaluation.inspection import inspect
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
@@ -22,6 +23,10 @@ from bench.training.loop import build_model
 
 IMAGES = 32
 RADII, CORNERS = (0.0, 0.002, 0.01, 0.05, 0.5), 10  # at which certificates are tried, and with how many images each
+
+
+class NotJudgedError(Exception):
+    """A point that cannot be judged; the message says why."""
 
 
 def model_points(name: str, config: Config) -> Iterator[tuple[str, Callable[[], str | None]]]:
@@ -122,29 +127,14 @@ def _gradient(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
 
 
 def _differences(net: nn.Module, x: Tensor, y: Tensor) -> str | None:
-    """Along random directions; the median over images, since single ones may cross a kink.
-
-    The better of two steps counts: a deep ReLU network crosses kinks within the large one, an
-    iterative solver's tolerance drowns the small one, and a gradient that is cut is wrong at both.
-    """
-    exact = copy.deepcopy(net).double().eval()
-    x = x.double()
-    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
-    direction /= direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    slope = (_input_gradient(exact, x, y) * direction).flatten(1).sum(1)
-
-    @torch.no_grad()
-    def loss(at: Tensor) -> Tensor:
-        return functional.cross_entropy(exact(at.clone()), y, reduction="none")
-
-    def error(step: float) -> float:
-        measured = (loss(x + step * direction) - loss(x - step * direction)) / (2 * step)
-        return float(((slope - measured).abs() / measured.abs().clamp_min(1e-8)).median())
-
-    found = min(error(1e-4), error(1e-6))
-    if found <= 1e-3:
+    """The median over the points off the grid that have a derivative."""
+    found = derivatives(copy.deepcopy(net).double().eval(), jittered(x.double()), y)
+    if len(found.errors) < len(x) // 4:
+        raise NotJudgedError(f"on {found.excluded} of {len(x)} points no two steps of the differences agree")
+    error = float(found.errors.median())
+    if error <= 1e-3:
         return None
-    return f"the median relative error is {found:.3g}: part of the gradient is cut, or it is too inexact"
+    return f"the median relative error is {error:.3g}: part of the gradient is cut, or it is too inexact"
 
 
 @torch.no_grad()

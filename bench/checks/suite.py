@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.attacks.core.contract import ContractError
 from bench.checks.attacks import attack_points
 from bench.checks.datasets import dataset_points
-from bench.checks.models import model_points
+from bench.checks.models import NotJudgedError, model_points
 from bench.errors import BenchError, first_line, unknown
 from bench.registry import attack, dataset, model
 from bench.settings.config import Config
@@ -18,11 +18,16 @@ Point = tuple[str, Callable[[], str | None]]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One point of the contract and whether it holds; `why` is a sentence."""
+    """One point of the contract and whether it holds; `why` is a sentence. A point that cannot be judged passes."""
 
     what: str
     passed: bool
     why: str = ""
+
+    @property
+    def mark(self) -> str:
+        """As it is printed."""
+        return "FAIL" if not self.passed else "n/a" if self.why else "ok"
 
 
 def check_name(name: str, config: Config) -> list[CheckResult]:
@@ -47,6 +52,8 @@ def _test(point: Point) -> CheckResult:
     what, test = point
     try:
         why = test()
+    except NotJudgedError as reason:
+        return CheckResult(what, True, str(reason))
     except (BenchError, ContractError) as error:
         why = str(error)
     except Exception as error:

@@ -22,9 +22,7 @@ def check(
 
     findings = check_name(name, merged)
     for finding in findings:
-        typer.echo(
-            f"{'ok  ' if finding.passed else 'FAIL'}  {finding.what}{'' if finding.passed else ': ' + finding.why}"
-        )
+        typer.echo(f"{finding.mark:<4}  {finding.what}{': ' + finding.why if finding.why else ''}")
     broken = [finding.what for finding in findings if not finding.passed]
     fail(
         [f"{name} breaks {len(broken)} of {len(findings)} points of its contract: {'; '.join(broken)}."]

@@ -23,7 +23,7 @@ Form = Annotated[Literal["terminal", "json"], typer.Option(help="How the finding
 def diagnose(
     request: Request, named: Model = None, only: Only = None, strict: Strict = False, format: Form = "terminal"
 ) -> None:
-    """Is the evaluation of a trained model broken? Fifteen diagnostics of attack and model, and their reading.
+    """Is the evaluation of a trained model broken? Twenty-two diagnostics of attack and model, and their reading.
 
     Takes the options of `table`; --examples is 500 where it is not given.
     """

@@ -51,6 +51,7 @@ class Context:
         canary: radius at which an undefended network must be gone; None: none is known.
         batch: images per forward.
         no_twin: why there is no twin, where the model could have one.
+        held_out: images of the training set that no training sees, in [0, 1], and labels; None: there are none.
     """
 
     model: nn.Module
@@ -66,7 +67,9 @@ class Context:
     canary: Fraction | None = None
     batch: int = 250
     no_twin: str = ""
+    held_out: tuple[Tensor, Tensor] | None = None
     _known: dict[Fraction, Attacked] = field(default_factory=dict, repr=False, compare=False)
+    _masks: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def twin_missing(self) -> str:
@@ -174,6 +177,12 @@ class Context:
     def standing(self, eps: Fraction) -> Tensor:
         """Rows that are right when clean and that the protocol does not break."""
         return (self.right & ~self.attacked(eps).broken).nonzero().flatten()
+
+    def once(self, name: str, search: Callable[[], Tensor]) -> Tensor:
+        """What a further search broke, bool (N,), computed once for all diagnostics that ask for it by this name."""
+        if name not in self._masks:
+            self._masks[name] = search()
+        return self._masks[name]
 
     def exact(self, **options: Any) -> nn.Module:
         """The model in float64, its solver (if any) converged to 1e-10, other evaluation options replaced."""

@@ -138,4 +138,5 @@ def make_context(case: Case, n: int, device: torch.device) -> Context:
         canary=CANARY_RADII.get(data.name, CANARY_COLOUR if colour else None),
         no_twin=case.no_twin,
         batch=run.batch_size,
+        held_out=(as_pixels(data.x_held_out[:n]).to(device), data.y_held_out[:n].to(device)),
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.attacks.core.cascade import bind
 from bench.attacks.gradient_sign import ifgsm, pgd
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, Symptom, not_applicable, of_share
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share
 from bench.execution.matrix_rows import AttackPlan
 from bench.settings.radii import show_eps
 from bench.statistics import paired_difference, percent
@@ -83,11 +83,11 @@ def _restarts(context: Context, plan: AttackPlan, rows: Tensor, broken: Tensor) 
 
 
 def one_step(context: Context) -> DiagnosticResult:
-    """Broken by FGSM (Goodfellow et al. 2015) and not by PGD-100: masking. Not by the protocol: a weak attack."""
+    """Broken by one step (FGSM, Goodfellow et al. 2015), and not by PGD-100 or the protocol."""
     name, eps = "one-step", float(context.largest)
     if context.space != "pixel":
         return not_applicable(name, "A control's loop is judged by zero-budget and zero-gradient.")
-    fgsm = context.broken(context.attack(partial(ifgsm, steps=1, alpha=eps), eps))
+    fgsm = broken_by_one_step(context)
     many = context.broken(context.attack(partial(pgd, steps=STEPS, alpha=2.5 * eps / STEPS), eps))
     own = context.attacked(context.largest).broken
     missed, missed_by_own = int((fgsm & ~many).sum()), int((fgsm & ~own).sum())
@@ -101,7 +101,14 @@ def one_step(context: Context) -> DiagnosticResult:
     results = []
     for hits, what in ((missed, f"PGD-{STEPS}"), (missed_by_own, "the protocol")):
         sentence = f"{hits} of {context.n} images fall to one step of size ε and not to {what}."
-        sign: Symptom = "masking" if what != "the protocol" else "weak attack"
-        results.append(of_share(name, hits, context.n, ONE_STEP, sentence, sign, evidence))
+        results.append(of_share(name, hits, context.n, ONE_STEP, sentence, "weak attack", evidence))
     strong, weak = results
     return weak if weak.fired and not strong.fired else strong
+
+
+def broken_by_one_step(context: Context) -> Tensor:
+    """At the largest radius, by a step of its size from the clean image, bool (N,)."""
+    eps = float(context.largest)
+    return context.once(
+        "one step", lambda: context.broken(context.attack(partial(ifgsm, steps=1, alpha=eps), context.largest))
+    )

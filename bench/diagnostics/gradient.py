@@ -1,7 +1,6 @@
 """The gradient the attack follows: is it there, is it the derivative, is it the converged one?"""
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +9,11 @@ from bench.attacks.core.contract import frozen
 from bench.attacks.core.losses import margin
 from bench.attacks.core.sign_ascent import input_gradient
 from bench.diagnostics.context import Context
-from bench.diagnostics.result import DiagnosticResult, Evidence, of_share
+from bench.diagnostics.result import DiagnosticResult, Evidence, not_applicable, of_share
 from bench.errors import BenchError
+from bench.evaluation.derivatives import derivatives, jittered, margin_gradient
 from bench.statistics import Z95, percent, wilson
-from bench.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL, Verdict
+from bench.thresholds import GRADIENT_AGREEMENT, GRADIENT_DEAD, GRADIENT_ERROR, GRADIENT_TAIL, MIN_POINTS, Verdict
 
 STEPS = 10  # of the path
 EXAMPLES = 100  # for float64
@@ -22,13 +22,13 @@ SATURATED = 104.0
 
 
 def gradient(context: Context) -> DiagnosticResult:
-    """Zero and NaN gradients along PGD's path; the derivative of the margin against central differences in
-    float64; the signs of its gradient against those with a converged adjoint."""
+    """Zero and NaN gradients along PGD's path; beside the path, the derivative of the margin against central
+    differences in float64, and the signs of its gradient against those with a converged adjoint."""
     dead, path = _dead(context)
     rows = context.right.nonzero().flatten()[:EXAMPLES]
     parts = [dead]
     if len(rows):
-        x, y = torch.cat([context.x[rows], path[rows]]), context.y[rows].repeat(2)
+        x, y = jittered(torch.cat([context.x[rows], path[rows]])), context.y[rows].repeat(2)
         parts += [part for part in (_differences(context, x, y), _agreement(context, x, y)) if part is not None]
     evidence = {key: value for part in parts for key, value in part.evidence.items()}
     if not context.converged():
@@ -80,60 +80,42 @@ def _slope(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise
 
 
-def _margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with frozen(model):
-        x = x.detach().clone().requires_grad_()
-        total = margin(cast(Tensor, model(x)), y).sum()
-        if not total.requires_grad:
-            return torch.zeros_like(x)
-        return torch.autograd.grad(total, x, allow_unused=True, materialize_grads=True)[0]
-
-
 def _differences(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | None:
-    """Along one random direction an image.
-
-    The better of two steps counts: the large one crosses kinks, the solver's tolerance drowns the small
-    one, and a gradient that is cut is wrong at both.
-    """
+    """Along one random direction an image; None where the model cannot be evaluated in float64."""
     try:
-        model = context.exact()
-        x = x.double()
-        slope = _margin_gradient(model, x, y)
+        found = derivatives(context.exact(), x.double(), y)
     except (BenchError, ValueError, RuntimeError):
         return None
-    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0)).to(x)
-    direction /= direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    along = (slope * direction).flatten(1).sum(1)
-
-    @torch.no_grad()
-    def error(step: float) -> Tensor:
-        ahead, behind = (margin(model(x + sign * step * direction), y) for sign in (1, -1))
-        measured = (ahead - behind) / (2 * step)
-        return (along - measured).abs() / measured.abs().clamp_min(1e-8)
-
-    errors = min((error(step) for step in (1e-4, 1e-6)), key=lambda found: float(found.median()))
-    return _tail(errors)
+    n, evidence = len(found.errors), {"points without a derivative": found.excluded}
+    if n < MIN_POINTS:
+        why = f"Only {n} of {len(x)} points have a derivative that central differences agree on."
+        return replace(not_applicable("gradient", why, n), evidence=evidence)
+    tail = _tail(found.errors)
+    return replace(tail, evidence={**tail.evidence, **evidence})
 
 
 def _tail(errors: Tensor) -> DiagnosticResult:
-    """Judged by the 95th percentile: it lies above the line where more than 5 % of the errors do."""
-    assert GRADIENT_ERROR.warn is not None
-    n, above = len(errors), int((errors > GRADIENT_ERROR.warn).sum())
-    verdict: Verdict = "WARN" if wilson(above, n)[0] > GRADIENT_TAIL else "OK"
+    """Judged by the 95th percentile: it lies above a line where more than 5 % of the errors do."""
+    n, lines = len(errors), GRADIENT_ERROR
+    assert lines.warn is not None and lines.fail is not None
+
+    def crossed(line: float) -> bool:
+        return wilson(int((errors > line).sum()), n)[0] > GRADIENT_TAIL
+
+    verdict: Verdict = "FAIL" if crossed(lines.fail) else "WARN" if crossed(lines.warn) else "OK"
     ranks = wilson(round(GRADIENT_TAIL * n), n)
     low, high = (float(errors.quantile(1 - rank)) for rank in reversed(ranks))
     tail = float(errors.quantile(1 - GRADIENT_TAIL))
     sentence = (
-        f"On 95 % of the images its directional derivative is within {tail:.1g} (relative) of central differences"
-        + (" in float64: it is not the derivative of what is evaluated." if verdict == "WARN" else " in float64.")
+        f"On 95 % of {n} points its directional derivative is within {tail:.1g} (relative) of central differences"
+        + (" in float64." if verdict == "OK" else " in float64: it is not the derivative of what is evaluated.")
     )
     evidence: Evidence = {
         "median error of the derivative": float(errors.median()),
         "95th percentile of the derivative's error": tail,
     }
-    return DiagnosticResult(
-        "gradient", verdict, sentence, tail, GRADIENT_ERROR.warn, n, (low, high), "masking", evidence
-    )
+    line = lines.fail if verdict == "FAIL" else lines.warn
+    return DiagnosticResult("gradient", verdict, sentence, tail, line, n, (low, high), "masking", evidence)
 
 
 def _agreement(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | None:
@@ -142,11 +124,11 @@ def _agreement(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | Non
     if reference is None:
         return None
     try:
-        true = _margin_gradient(reference, x.double(), y)
+        true = margin_gradient(reference, x.double(), y)
     except RuntimeError:
         return None
     pairs = zip(x.split(context.batch), y.split(context.batch), strict=True)
-    used = torch.cat([_margin_gradient(context.model, images, labels) for images, labels in pairs])
+    used = torch.cat([margin_gradient(context.model, images, labels) for images, labels in pairs])
     counted = true != 0
     same = ((used.sign() == true.sign()) & counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1)
     same = same[counted.flatten(1).any(1)].double()
@@ -167,10 +149,11 @@ def _agreement(context: Context, x: Tensor, y: Tensor) -> DiagnosticResult | Non
 
 
 def _converged_adjoint(context: Context) -> nn.Module | None:
+    """None for a model without a choice of gradients: there is nothing but its own to compare with."""
     if not context.converged():
         return None  # of a model without a tolerance it would be the model itself
     if "gradient" not in context.options:
-        return context.exact()
+        return None
     for method in ("exact", "implicit"):
         try:
             return context.exact(gradient=method, gradient_tol=1e-10)

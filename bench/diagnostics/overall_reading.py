@@ -6,11 +6,22 @@ from typing import Literal
 
 from bench.diagnostics.result import DiagnosticResult, Symptom
 
-ReadingName = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim", "no sign of failure"]
+ReadingName = Literal[
+    "artefact",
+    "contaminated",
+    "unsteady",
+    "masking",
+    "weak attack",
+    "non-convergence",
+    "broken claim",
+    "no sign of failure",
+]
 
 # In order of precedence: an artefact makes the others' numbers meaningless, masking makes an attack look weak.
 _MEANING: dict[Symptom, str] = {
     "artefact": "the loop itself moves images, so its numbers measure no robustness",
+    "contaminated": "the model fares otherwise on the test images than on others, so its numbers hold for these alone",
+    "unsteady": "the model's answer depends on more than the image, so its numbers are those of how it was asked",
     "masking": "the model's gradient does not show what is there, so its accuracy under attack is too high",
     "weak attack": "the attack stops short of what it could find, so the accuracy is an upper bound and no more",
     "non-convergence": "predictions depend on where the solver stops, so the numbers are those of the stop",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from bench.statistics import Interval, wilson
 from bench.thresholds import Thresholds, Verdict, verdict_of
 
-Symptom = Literal["artefact", "masking", "weak attack", "non-convergence", "broken claim"]
+Symptom = Literal["artefact", "contaminated", "unsteady", "masking", "weak attack", "non-convergence", "broken claim"]
 Evidence = dict[str, float | int | str]
 
 

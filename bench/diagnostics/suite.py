@@ -7,15 +7,22 @@ from bench.attacks.core.contract import ContractError
 from bench.diagnostics.black_box import black_box
 from bench.diagnostics.canary import canary
 from bench.diagnostics.context import Context
+from bench.diagnostics.continuity import continuity
 from bench.diagnostics.curve import flatness, large_eps
 from bench.diagnostics.effort import convergence, one_step
+from bench.diagnostics.gate import gate
 from bench.diagnostics.gradient import gradient
+from bench.diagnostics.known_images import known_images
 from bench.diagnostics.lyapunov import lyapunov
 from bench.diagnostics.noise import noise
 from bench.diagnostics.null_attack import zero_budget, zero_gradient
+from bench.diagnostics.own_gradient import own_gradient
+from bench.diagnostics.precision import precision
 from bench.diagnostics.result import DiagnosticResult, Symptom
 from bench.diagnostics.sandwich import sandwich
+from bench.diagnostics.smoothness import smoothness
 from bench.diagnostics.solver import determinism, solver
+from bench.diagnostics.state import state
 from bench.diagnostics.transfer import transfer
 from bench.errors import first_line, unknown
 
@@ -38,13 +45,20 @@ SUITE = {
         Diagnostic("flatness", flatness),
         Diagnostic("large-eps", large_eps),
         Diagnostic("convergence", convergence),
-        Diagnostic("one-step", one_step),
+        Diagnostic("one-step", one_step, version=2),
         Diagnostic("noise", noise),
-        Diagnostic("black-box", black_box, version=2),
-        Diagnostic("transfer", transfer),
-        Diagnostic("gradient", gradient),
+        Diagnostic("black-box", black_box, version=3),
+        Diagnostic("transfer", transfer, version=2),
+        Diagnostic("own-gradient", own_gradient),
+        Diagnostic("gradient", gradient, version=2),
+        Diagnostic("precision", precision),
+        Diagnostic("smoothness", smoothness),
+        Diagnostic("continuity", continuity),
         Diagnostic("solver", solver),
         Diagnostic("determinism", determinism),
+        Diagnostic("state", state),
+        Diagnostic("gate", gate),
+        Diagnostic("known-images", known_images),
         Diagnostic("lyapunov", lyapunov),
         Diagnostic("sandwich", sandwich),
     )

@@ -1,6 +1,6 @@
 """The same attack with another network's gradient: it must not do better than with the model's own."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from bench.attacks.core.cascade import bind
 from bench.diagnostics.context import Context
@@ -24,9 +24,7 @@ def transfer(context: Context) -> DiagnosticResult:
     if context.no_twin:
         evidence["not tried"] = context.twin_missing
     for label, source in sources.items():
-        broken = own & False
-        for plan in context.plan(context.largest):
-            broken |= context.broken(context.attack(bind(plan.entry, plan.options), context.largest, source))
+        broken = _broken_from(context, label, source)
         value, interval = paired_difference(int((broken & ~own).sum()), int((own & ~broken).sum()), context.n)
         verdict, line = verdict_of(interval, TRANSFER)
         evidence[f"broken from {label}"] = int(broken.sum())
@@ -34,8 +32,28 @@ def transfer(context: Context) -> DiagnosticResult:
             f"Images found on {label} leave {percent(abs(value))} {'less' if value > 0 else 'more'} than the model's "
             f"own gradient at ε = {show_eps(context.largest)}."
         )
-        results.append(DiagnosticResult(name, verdict, sentence, value, line, context.n, interval, "masking", evidence))
+        results.append(
+            DiagnosticResult(name, verdict, sentence, value, line, context.n, interval, "weak attack", evidence)
+        )
     return max(results, key=lambda result: (result.fired, result.value or 0))
+
+
+def broken_by_transfer(context: Context) -> Tensor:
+    """At the largest radius, by images found on any of the sources, bool (N,)."""
+    broken = context.right & False
+    for label, source in _sources(context).items():
+        broken |= _broken_from(context, label, source)
+    return broken
+
+
+def _broken_from(context: Context, label: str, source: nn.Module) -> Tensor:
+    def search() -> Tensor:
+        broken = context.right & False
+        for plan in context.plan(context.largest):
+            broken |= context.broken(context.attack(bind(plan.entry, plan.options), context.largest, source))
+        return broken
+
+    return context.once(f"transfer from {label}", search)
 
 
 def _sources(context: Context) -> dict[str, nn.Module]:

@@ -15,7 +15,6 @@ from bench.registry import attack
 from bench.settings.config import Config
 from bench.settings.specs import parse_model
 from bench.training.job_identity import resolve_model
-from tests.conftest import Trained
 
 Plant = Callable[[nn.Module], nn.Module]
 Attacks = Callable[[Fraction], dict[str, dict[str, Any]]]
@@ -30,7 +29,7 @@ def strong(eps: Fraction) -> dict[str, dict[str, Any]]:
 
 def make_case(
     name: str,
-    trained: Trained,
+    trained: Callable[[str], nn.Module],
     data: Dataset,
     config: Config,
     *,
@@ -73,4 +72,5 @@ def make_case(
         plan=plan,
         space=space,
         canary=canary,
+        held_out=(as_pixels(data.x_held_out)[: n or None], data.y_held_out[: n or None]),
     )

@@ -30,7 +30,10 @@ def test_from_the_store_and_what_it_lacks(folder: Path, inside: Inside) -> None:
     assert set(findings(folder)) >= set(QUICK)
     stamps = {name: path.stat().st_mtime_ns for name, path in findings(folder).items()}
     again = inside(folder, "diagnose", *BASE, "--only", ",".join(QUICK))
-    assert again.stdout == first.stdout and "partly diagnosed (3 of 15): no sign of failure in 3 of 3" in first.stdout
+    assert (
+        again.stdout == first.stdout
+        and f"partly diagnosed (3 of {len(SUITE)}): no sign of failure in 3 of 3" in first.stdout
+    )
     assert {name: path.stat().st_mtime_ns for name, path in findings(folder).items()} == stamps
     findings(folder)["determinism"].unlink()
     inside(folder, "diagnose", *BASE, "--only", ",".join(QUICK))
@@ -79,11 +82,13 @@ def test_the_verdict_beside_the_table(folder: Path, inside: Inside) -> None:
 def test_strict_and_json(folder: Path, inside: Inside) -> None:
     control = ("diagnose", *BASE, "--protocol", "paper-normalized", "--only", "zero-budget")
     text = inside(folder, *control).stdout
-    assert "FAIL" in text and "partly diagnosed (1 of 15): artefact" in text
+    assert "FAIL" in text and f"partly diagnosed (1 of {len(SUITE)}): artefact" in text
     strict = inside(folder, *control, "--strict", code=2)
     assert last_line(strict) == "bench: --strict: FAIL in deq on digits: zero-budget."
     found = json.loads(inside(folder, *control, "--format", "json").stdout)
-    assert found[0]["verdict"] == "partly diagnosed (1 of 15)" and found[0]["results"][0]["verdict"] == "FAIL"
+    assert (
+        found[0]["verdict"] == f"partly diagnosed (1 of {len(SUITE)})" and found[0]["results"][0]["verdict"] == "FAIL"
+    )
     inside(folder, "diagnose", *BASE, "--strict", "--only", "zero-budget")
 
 
@@ -98,6 +103,23 @@ def test_strict_and_json(folder: Path, inside: Inside) -> None:
 )
 def test_mistakes(arguments: tuple[str, ...], said: str, folder: Path, inside: Inside) -> None:
     assert said in last_line(inside(folder, "diagnose", *arguments, code=2))
+
+
+FOREIGN = """
+from torch import nn
+from bench.registry import model
+
+@model("elsewhere", pretrained=True)
+def elsewhere(images):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, images.classes))
+"""
+
+
+def test_a_model_trained_elsewhere_needs_no_trained_twin(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "elsewhere.py").write_text(FOREIGN)
+    only = ("--only", "canary,transfer,determinism", "--eps", "8", "--examples", "20")
+    text = inside(tmp_path, "diagnose", "elsewhere", "--plugin", "elsewhere.py", *only).stdout
+    assert text.count("n/a") == 2 and "or none is trained" in text
 
 
 def test_a_damaged_finding_says_so(folder: Path, inside: Inside) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bench.diagnostics.overall_reading import read
 from bench.diagnostics.result import DiagnosticResult, Symptom, of_share
-from bench.statistics import paired_difference
+from bench.statistics import newcombe, paired_difference
 from bench.thresholds import GRADIENT_DEAD, Thresholds, Verdict
 from tests.bench.helpers import Inside
 
@@ -20,7 +20,9 @@ def result(name: str, verdict: Verdict, sign: Symptom | None) -> DiagnosticResul
 @pytest.mark.parametrize(
     ("fired", "verdict"),
     [
-        (["zero-budget", "gradient", "convergence", "solver"], "artefact"),
+        (["zero-budget", "known-images", "state", "gradient", "convergence", "solver"], "artefact"),
+        (["known-images", "state", "gradient"], "contaminated"),
+        (["state", "gradient"], "unsteady"),
         (["gradient", "convergence", "solver"], "masking"),
         (["convergence", "solver"], "weak attack"),
         (["solver", "sandwich"], "non-convergence"),
@@ -34,6 +36,8 @@ def test_precedence(fired: list[str], verdict: str) -> None:
         "solver": "non-convergence",
         "convergence": "weak attack",
         "gradient": "masking",
+        "state": "unsteady",
+        "known-images": "contaminated",
         "zero-budget": "artefact",
     }
     reading = read([result(name, "FAIL" if name in fired else "OK", sign) for name, sign in signs.items()])
@@ -68,6 +72,12 @@ def test_paired_difference_covers(first: float, second: float) -> None:
                 covered += ways * first**lost * second**won * (1 - first - second) ** rest
     assert covered > 0.93
     assert paired_difference(3, 1, n)[0] == pytest.approx(2 / 60)
+
+
+def test_newcombe() -> None:
+    """The worked example (a) of Newcombe 1998, Table II, method 10: 56 of 70 against 48 of 80."""
+    value, (low, high) = newcombe(56, 70, 48, 80)
+    assert value == pytest.approx(0.2) and (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 def test_results_survive_json() -> None:

@@ -29,8 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
     torch.save(_weights(digits), place / "weights.pt")
     shutil.copy(strangers.__file__, place / "plugin.py")
     (place / "bench.toml").write_text(
-        '[run]\ndatasets = ["few"]\neps = ["32"]\nworkers = 1\ndevice = "cpu"\n'
-        '[datasets.few]\npath = "few.npz"\n'
+        '[run]\ndatasets = ["few"]\neps = ["32"]\nworkers = 1\ndevice = "cpu"\n[datasets.few]\npath = "few.npz"\n'
     )
     return place
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bench.diagnostics.result import DiagnosticResult
+from bench.diagnostics.suite import SUITE
 from bench.errors import BenchError
 from bench.page.build import as_script_data, build_page
 from bench.page.data import page_data
@@ -52,7 +53,8 @@ def test_what_stands_beside_a_number(data: dict[str, Any]) -> None:
     assert pgd["worst"]["percent"] == pytest.approx(100 * 180 / N, abs=1e-3)
     assert pgd["certified"]["percent"] == pytest.approx(100 * 140 / N, abs=1e-3)
     verdict = pgd["verdict"]
-    assert (verdict["name"], verdict["level"], verdict["n"], len(verdict["results"])) == ("masking", "WARN", 100, 15)
+    assert (verdict["name"], verdict["level"], verdict["n"]) == ("masking", "WARN", 100)
+    assert len(verdict["results"]) == len(SUITE)
     assert "masking" in verdict["sentence"]
     made_of = ["paper, I-FGSM", "paper, PGD", "adaptive, adaptive"] * 2
     assert sorted(one["what"] for one in pgd["behind"]) == ["certified", *sorted(f"worst case: {m}" for m in made_of)]
@@ -92,8 +94,10 @@ def test_findings_of_another_version_count_as_none(tmp_path: Path) -> None:
     path = next(tmp_path.glob("diagnostics/*/*/*/*/gradient.json"))
     path.write_text(path.read_text().replace('"version": ', '"version": 9'))
     verdict = row(page_data(store, Path("nowhere")), "mnist", "PGD", 4.0)["verdict"]
-    assert len(verdict["results"]) == 14 and "gradient" not in [result["name"] for result in verdict["results"]]
-    assert verdict["name"] == "partly diagnosed (14 of 15)"
+    assert len(verdict["results"]) == len(SUITE) - 1 and "gradient" not in [
+        result["name"] for result in verdict["results"]
+    ]
+    assert verdict["name"] == f"partly diagnosed ({len(SUITE) - 1} of {len(SUITE)})"
 
 
 FAILED = DiagnosticResult("solver", "FAIL", "It does not converge.", 0.9, 0.1, 20, (0.8, 0.95), "non-convergence")
@@ -108,7 +112,7 @@ def test_one_diagnostic_on_more_images_does_not_hide_the_whole_suite(tmp_path: P
     store_findings(tmp_path, [cell], 30, only=["determinism"])
     verdict = row(page_data(store, Path("nowhere")), "digits", "PGD", 2.0)["verdict"]
     assert (verdict["name"], verdict["level"]) == ("non-convergence", "FAIL")
-    assert verdict["n"] == 20 and len(verdict["results"]) == 15
+    assert verdict["n"] == 20 and len(verdict["results"]) == len(SUITE)
 
 
 def test_part_of_the_suite_is_no_verdict(tmp_path: Path) -> None:
@@ -117,8 +121,8 @@ def test_part_of_the_suite_is_no_verdict(tmp_path: Path) -> None:
     store_findings(tmp_path, [cell], 20, only=["noise", "determinism"])
     store_findings(tmp_path, [cell], 30, only=["determinism"])
     verdict = row(page_data(store, Path("nowhere")), "digits", "PGD", 2.0)["verdict"]
-    assert (verdict["name"], verdict["level"]) == ("partly diagnosed (2 of 15)", None)
-    assert "no sign of failure" not in verdict["sentence"] and "2 of 15" in verdict["sentence"]
+    assert (verdict["name"], verdict["level"]) == (f"partly diagnosed (2 of {len(SUITE)})", None)
+    assert "no sign of failure" not in verdict["sentence"] and f"2 of {len(SUITE)}" in verdict["sentence"]
     assert verdict["n"] == 20 and [one["name"] for one in verdict["results"]] == ["noise", "determinism"]
 
 
