@@ -1,4 +1,4 @@
-"""A model that knows the test images: it must fare on them as on stored-out ones, which it does not know."""
+"""A model that knows the test images: it must fare on them as on held-out ones, which it does not know."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from bench.statistics import newcombe, percent
 from bench.thresholds import KNOWN_IMAGES, verdict_of
 
 NOISE = 0.5 / 255  # half a grey level
-SURE = 0.95  # quantile of the stored-out images' margins, above which the model is unusually sure
+SURE = 0.95  # quantile of the held-out images' margins, above which the model is unusually sure
 CHANGED = 0.1  # of a logit vector's length, moved by half a grey level
 MINIMUM, STEPS = 20, 10
 
@@ -29,7 +29,7 @@ def known_images(context: Context) -> DiagnosticResult:
     """
     name = "known-images"
     if context.held_out is None or min(context.n, len(context.held_out[0])) < MINIMUM:
-        return not_applicable(name, f"It needs at least {MINIMUM} test images and as many stored-out ones.")
+        return not_applicable(name, f"It needs at least {MINIMUM} test images and as many held-out ones.")
     own, sure = _traits(context, context.x, context.y)
     others, usual = _traits(context, *context.held_out)
     line = usual.quantile(SURE)
@@ -40,9 +40,9 @@ def known_images(context: Context) -> DiagnosticResult:
         there = others[label]
         value, interval = newcombe(int(flags.sum()), len(flags), int(there.sum()), len(there))
         here, elsewhere = float(flags.double().mean()), float(there.double().mean())
-        evidence |= {f"{label}, test": here, f"{label}, stored-out": elsewhere}
+        evidence |= {f"{label}, test": here, f"{label}, held-out": elsewhere}
         verdict, crossed = verdict_of(interval, KNOWN_IMAGES[label])
-        sentence = f"{percent(here)} of the test images {label}, and {percent(elsewhere)} of stored-out images."
+        sentence = f"{percent(here)} of the test images {label}, and {percent(elsewhere)} of held-out images."
         results.append(
             DiagnosticResult(name, verdict, sentence, value, crossed, context.n, interval, "contaminated", evidence)
         )

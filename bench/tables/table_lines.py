@@ -94,7 +94,7 @@ def certified_right(outcomes: Outcomes) -> Correct:
 
 
 def make_lines(rows: Sequence[Row], store: Store, examples: int) -> list[Line]:
-    """Thresholds in the order of the rows, a model's certificates after its attacks.
+    """Lines in the order of the rows, a model's certificates after its attacks.
 
     Args:
         rows: with their cells, or with what keeps them from having any.
