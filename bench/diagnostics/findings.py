@@ -1,4 +1,4 @@
-"""Results of diagnostics on disk: one file a diagnostic, beside the cells they qualify; and what a table prints of them."""
+"""Results of diagnostics on disk, one file each, beside the cells they qualify; and what a table prints of them."""
 
 import time
 from dataclasses import replace
