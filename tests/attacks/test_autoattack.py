@@ -28,11 +28,11 @@ ENGINES = ["compact", "reference"]
 
 
 def through_the_harness(
-    net: nn.Module, data: Dataset, n: int, eps: float, batch: int, options: dict[str, Any]
+    net: nn.Module, data: Dataset, n: int, eps: float, batch: int, options: dict[str, Any], seed: int = 0
 ) -> Outcomes:
     entry = attack["autoattack"]
     search = bind(entry, entry.resolve(options))
-    return evaluate(net, search, examples_of(data, range(n), seed=0), eps, classes=10, batch_size=batch).outcomes
+    return evaluate(net, search, examples_of(data, range(n), seed=seed), eps, classes=10, batch_size=batch).outcomes
 
 
 def directly(net: nn.Module, data: Dataset, rows: range, eps: float, options: dict[str, Any]) -> Tensor:
@@ -93,17 +93,32 @@ def test_engines_agree_on_a_cnn(cnn: nn.Module, digits: Dataset) -> None:
     assert_engines_agree(cnn, digits, 300, 12 / 255, {"iterations": 30, "targets": 3, "queries": 100})
 
 
+def assert_engines_agree_like_seeds(net: nn.Module, data: Dataset, n: int, eps: float, options: dict[str, Any]) -> None:
+    """Where random starts decide single images: the engines differ by no more images than two seeds of pyautoattack do,
+    and half a per cent."""
+    ours, theirs = (
+        [through_the_harness(net, data, n, eps, n, {**options, "engine": engine}, seed)["broken"] for seed in (0, 1)]
+        for engine in ENGINES
+    )
+    assert 0.15 * n < theirs[0].sum() < 0.85 * n, "the radius tells nothing apart"
+    between = np.mean([np.sum(one != other) for one in ours for other in theirs])
+    assert between <= np.sum(theirs[0] != theirs[1]) + 0.005 * n
+    assert abs(np.mean([one.sum() for one in ours]) - np.mean([one.sum() for one in theirs])) <= 0.015 * n
+
+
 def test_engines_agree_on_a_deq(trained: Trained, digits: Dataset) -> None:
-    """With so few steps, pyautoattack from two seeds agrees with itself on 99 %."""
     options = {"iterations": 20, "targets": 2, "queries": 50}
-    assert_engines_agree(trained("deq"), digits, 200, 20 / 255, options, least=0.98)
+    assert_engines_agree_like_seeds(trained("deq"), digits, 200, 20 / 255, options)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least"), [("resnet20", 0.99), ("deq", 0.98)])
-def test_engines_agree_at_the_standard_budget(name: str, least: float, trained: Trained, digits: Dataset) -> None:
-    """Of the deq's 200 images two seeds of ours differ in 2, of pyautoattack in 1, one of each in 1 to 3."""
-    assert_engines_agree(trained(name), digits, 200, 20 / 255, {}, least)
+def test_engines_agree_at_the_standard_budget(trained: Trained, digits: Dataset) -> None:
+    assert_engines_agree(trained("resnet20"), digits, 200, 20 / 255, {})
+
+
+@pytest.mark.slow
+def test_engines_agree_on_a_deq_at_the_standard_budget(trained: Trained, digits: Dataset) -> None:
+    assert_engines_agree_like_seeds(trained("deq"), digits, 200, 20 / 255, {})
 
 
 @pytest.mark.parametrize("stage", ATTACKS)
