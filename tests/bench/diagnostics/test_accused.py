@@ -71,7 +71,7 @@ def test_a_fault_is_caught_by_its_name(fault: str, make: Callable[[Plant], Conte
 @pytest.mark.parametrize("fault", LOOKUPS)
 def test_a_table_of_the_test_images(fault: str, make: Callable[[Plant], Context], digits: Dataset) -> None:
     caught = run("known-images", make(lambda net: Lookup(net, digits, LOOKUPS[fault])))
-    assert (caught.verdict, caught.sign) == ("FAIL", "contaminated") and "stored-out" in caught.sentence
+    assert (caught.verdict, caught.sign) == ("FAIL", "contaminated") and "held-out" in caught.sentence
 
 
 class QuietLookup(Lookup):
@@ -106,7 +106,7 @@ def test_another_gradient_than_the_derivative(gradient: str, trained: Trained, d
 
 def test_a_model_with_one_gradient_is_not_compared_with_itself(make: Callable[[Plant], Context]) -> None:
     context = make(lambda net: net)
-    assert "agreement of signs" not in run("gradient", context).evidence
+    assert str(run("gradient", context).evidence["agreement of signs"]).startswith("n/a")
     assert float(run("precision", context).evidence["agreement of signs with float64"]) > 0.99
 
 
