@@ -67,7 +67,7 @@ def _ways(context: Context, x: Tensor) -> dict[str, tuple[Ask, float]]:
 
 def _forward(context: Context, x: Tensor) -> Tensor:
     with torch.enable_grad():
-        return cast(Tensor, context.model(x)).detach()
+        return cast(Tensor, context.model(x.clone())).detach()
 
 
 def _beside_attacked(context: Context, x: Tensor) -> Tensor:

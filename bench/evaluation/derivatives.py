@@ -41,7 +41,7 @@ def margin_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """∂/∂x of max_{i≠y} z_i − z_y, shaped like x; zero where autograd sees no way from x to the logits."""
     with frozen(model), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        total = margin(cast(Tensor, model(x)), y).sum()
+        total = margin(cast(Tensor, model(x.clone())), y).sum()
         if not total.requires_grad:
             return torch.zeros_like(x)
         return torch.autograd.grad(total, x, allow_unused=True, materialize_grads=True)[0]
