@@ -110,7 +110,7 @@ class CellIdentity:
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "CellIdentity":
         """The inverse of `to_json`. Raises KeyError, TypeError or ValueError for other content."""
-        data, protocol, attack, engine = (content[name] for name in ("data", "protocol", "attack", "engine"))
+        attack, data, engine, protocol = (content[name] for name in ("attack", "data", "engine", "protocol"))
         twin, chain = content.get("twin"), content.get("chain")
         return CellIdentity(
             model=ModelIdentity.from_json(content["model"]),
