@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.attacks.autoattack import ATTACKS, COMPACT
 from bench.attacks.core.cascade import CascadeState, bind
+from bench.attacks.core.contract import ContractError
 from bench.attacks.core.draws import Draws
 from bench.evaluation.batch import Batch
 from bench.evaluation.budget import Budget
@@ -81,7 +82,7 @@ def test_an_error_in_a_stage_costs_that_stage_alone(
     expected, budget = run(NoCheckpoint())
     with monkeypatch.context() as patch:
         patch.setitem(COMPACT, ATTACKS[stage], failing("out of memory"))
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(ContractError, match="the attack raised RuntimeError: out of memory"):
             run()
     kept = stage_checkpoints.load(0)
     assert kept is not None and kept[0].done == stage
