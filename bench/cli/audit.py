@@ -71,7 +71,7 @@ def audit(
         if not (no_run or no_diagnosis):
             run_suite(make_case(row, matrix, config), list(SUITE.values()), sys.argv[1:])
         reading = stored_verdict(row, matrix, config)
-        verdicts[row.dataset, row.label, row.train_seed] = reading.verdict if reading else NOT_DIAGNOSED
+        verdicts[row.dataset, row.label, row.train_seed] = reading.name if reading else NOT_DIAGNOSED
         if reading:
             say(f"{row.label} on {row.dataset}: {reading.sentence}")
     colour = format == "terminal" and takes_colour()

@@ -59,7 +59,7 @@ def diagnose(
         facts = {"model": row.label, "dataset": row.dataset, "protocol": merged.run.protocol}
         findings = [result.as_dict() for result in results]
         written.append(
-            {**facts, "verdict": reading.verdict if whole else partly, "reading": reading.sentence, "results": findings}
+            {**facts, "verdict": reading.name if whole else partly, "reading": reading.sentence, "results": findings}
         )
     if format == "json":
         typer.echo(json.dumps(written, indent=1, ensure_ascii=False))

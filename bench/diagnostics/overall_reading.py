@@ -34,14 +34,14 @@ class Reading:
     """What a table prints beside its numbers.
 
     Attributes:
-        verdict: the sign that takes precedence.
+        name: the sign that takes precedence.
         fired: names of the diagnostics that showed it.
         sentence: one line.
         failed: whether any diagnostic, of whatever sign, is FAIL.
         n: images that stored diagnostics were given; 0 where that is not known.
     """
 
-    verdict: ReadingName
+    name: ReadingName
     fired: tuple[str, ...]
     sentence: str
     failed: bool

@@ -18,7 +18,7 @@ from bench.models.equilibrium.work_counter import counting
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judged:
     """Of each image the class predicted, and its equilibrium's relative residual, NaN where there is none; (N,)."""
 
     predicted: Tensor
@@ -26,7 +26,7 @@ class Verdict:
 
 
 @torch.no_grad()
-def judge(victim: Victim, counted: Counted, images: Tensor) -> Verdict:
+def judge(victim: Victim, counted: Counted, images: Tensor) -> Judged:
     """A forward of its own, never a value that a search computed. Raises ContractError for logits not finite."""
     with recording() as solutions:
         logits = counted(images)
@@ -34,13 +34,13 @@ def judge(victim: Victim, counted: Counted, images: Tensor) -> Verdict:
         raise ContractError("the model returned logits that are not finite")
     # A model may run a layer on parts or several views of the images; then it has to say itself what that means.
     if solutions and all(one.residual.shape == (len(images),) for one in solutions):
-        return Verdict(logits.argmax(1), torch.stack([one.residual.float() for one in solutions]).amax(0))
+        return Judged(logits.argmax(1), torch.stack([one.residual.float() for one in solutions]).amax(0))
     figures = getattr(victim.model, "diagnostics", None)
     with counting():  # not part of what the verdict costs
         residual = figures(images.clone()).get("residual") if figures else None
     if residual is None or residual.shape != (len(images),):
         residual = torch.full((len(images),), torch.nan, device=images.device)
-    return Verdict(logits.argmax(1), residual.float())
+    return Judged(logits.argmax(1), residual.float())
 
 
 def outcome_columns(
@@ -48,7 +48,7 @@ def outcome_columns(
     y: Tensor,
     clean: Tensor,
     attacked: Tensor,
-    verdict: Verdict,
+    verdict: Judged,
     *,
     indices: Sequence[int],
     unit: Tensor | None = None,

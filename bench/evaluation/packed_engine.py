@@ -18,7 +18,7 @@ from bench.evaluation.batch import Batch, Evaluated
 from bench.evaluation.blame import blamed
 from bench.evaluation.budget import Budget, Counted
 from bench.evaluation.input_space import Space, Victim, in_space
-from bench.evaluation.judge import Verdict, judge, outcome_columns
+from bench.evaluation.judge import Judged, judge, outcome_columns
 from bench.evaluation.outcomes import Outcomes
 from bench.models.equilibrium.work_counter import counting
 from bench.system.environment import device_of
@@ -97,7 +97,7 @@ def evaluate_packed(
             verdicts = _judge_each(victim, counted, attacked, forward_size)
             for number, (found, verdict) in enumerate(zip(attacked, verdicts, strict=True)):
                 whole = images.index_copy(0, right, found)
-                judged = Verdict(
+                judged = Judged(
                     calm.predicted.index_copy(0, right, verdict.predicted),
                     calm.residual.index_copy(0, right, verdict.residual),
                 )
@@ -148,14 +148,14 @@ def _attack(
     return found.view(count, *x.shape), took, met
 
 
-def _judge_each(victim: Victim, counted: Counted, images: Tensor, forward_size: int) -> list[Verdict]:
+def _judge_each(victim: Victim, counted: Counted, images: Tensor, forward_size: int) -> list[Judged]:
     """Prediction and residual for each ascent's images, as many ascents a forward as `forward_size` has room for."""
     count, n = images.shape[:2]
     if not n:
         nothing = torch.zeros(0, device=images.device)
-        return [Verdict(nothing.long(), nothing)] * count
-    found: list[Verdict] = []
+        return [Judged(nothing.long(), nothing)] * count
+    found: list[Judged] = []
     for part in images.split(max(1, forward_size // n)):
         verdict = judge(victim, counted, part.flatten(0, 1))
-        found += map(Verdict, verdict.predicted.split(n), verdict.residual.split(n))
+        found += map(Judged, verdict.predicted.split(n), verdict.residual.split(n))
     return found

@@ -149,7 +149,7 @@ def _verdict(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
     stored, reading = diagnosis.stored, diagnosis.reading
     part = f"{len(stored.results)} of {len(SUITE)}"
     return {
-        "name": reading.verdict if reading else f"partly diagnosed ({part})",
+        "name": reading.name if reading else f"partly diagnosed ({part})",
         "level": diagnosis.gravest if reading else None,
         "n": stored.n,
         "sentence": reading.sentence if reading else f"Only {part} diagnostics were run, too few for a verdict.",

@@ -20,7 +20,7 @@ def add_verdicts(lines: Sequence[Line], matrix: Matrix, config: Config) -> list[
         named = f"{row.label} (seed {here[2]})" if several and here[2] is not None else row.label
         reading = stored_verdict(row, matrix, config)
         for line in own:
-            line.verdict = reading.verdict if reading else NOT_DIAGNOSED
+            line.verdict = reading.name if reading else NOT_DIAGNOSED
         if reading:
             sentences.append(f"Verdict on {named} on {row.dataset}, from {reading.n} images: {reading.sentence}")
         else:

@@ -61,5 +61,5 @@ def test_no_sign_of_failure(name: str, committed: Trained, mnist: Dataset, confi
     results = [diagnose(diagnostic, context) for diagnostic in SUITE.values()]
     fired = [f"{result.name} {result.verdict}: {result.sentence}" for result in results if result.fired]
     assert not fired
-    assert read(results).verdict == "no sign of failure"
+    assert read(results).name == "no sign of failure"
     assert (next(result for result in results if result.name == "sandwich").verdict == "OK") == ("ibp" in name)

@@ -65,7 +65,7 @@ def blamed(name: str, honest: Networks, digits: Dataset, config: Config, **how: 
     names = how.pop("names", SUITE)
     context = make_case(known, lambda _: honest(name), digits, config, attacks=strong, **how)  # type: ignore[arg-type]
     results = [diagnose(SUITE[one], context) for one in names]  # type: ignore[attr-defined]
-    assert read(results).verdict in ("no sign of failure", "weak attack")
+    assert read(results).name in ("no sign of failure", "weak attack")
     return [f"{one.name} {one.verdict}: {one.sentence}" for one in results if one.fired and one.sign in BLAMES]
 
 

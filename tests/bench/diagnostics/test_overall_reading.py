@@ -41,13 +41,13 @@ def test_precedence(fired: list[str], verdict: str) -> None:
         "zero-budget": "artefact",
     }
     reading = read([result(name, "FAIL" if name in fired else "OK", sign) for name, sign in signs.items()])
-    assert reading.verdict == verdict and reading.failed == bool(fired)
+    assert reading.name == verdict and reading.failed == bool(fired)
     assert all(f"{name} FAIL" in reading.sentence for name in fired)
 
 
 def test_what_is_no_sign_is_noted_and_no_more() -> None:
     reading = read([result("lyapunov", "WARN", None), result("canary", "OK", "weak attack")])
-    assert reading.verdict == "no sign of failure" and "noted: lyapunov WARN" in reading.sentence
+    assert reading.name == "no sign of failure" and "noted: lyapunov WARN" in reading.sentence
     assert not reading.failed
 
 

@@ -32,7 +32,7 @@ def test_a_gradient_that_leads_nowhere_is_masking(make: Callable[..., Context]) 
     context = make("fc-linear", plant=lambda net: Wrapped(net, cut), twin="fc-linear", attacks=short, n=60)
     results = [diagnose(SUITE[name], context) for name in ("transfer", "own-gradient")]
     assert [(result.verdict, result.sign) for result in results] == [("FAIL", "weak attack"), ("FAIL", "masking")]
-    assert results[1].evidence["searched"] == 50 and read(results).verdict == "masking"
+    assert results[1].evidence["searched"] == 50 and read(results).name == "masking"
 
 
 def timid(eps: Fraction) -> dict[str, dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_an_attack_of_two_steps_is_weak_and_the_model_is_not_blamed(make: Callab
     results = [diagnose(SUITE[name], context) for name in SEARCHES]
     assert results[0].verdict == "FAIL" and results[-1].verdict == "OK"
     assert int(results[-1].evidence["searched"]) > 20
-    assert read(results).verdict == "weak attack"
+    assert read(results).name == "weak attack"
 
 
 def test_an_adversarially_trained_network_at_77(digits: Dataset, make: Callable[..., Context]) -> None:
@@ -55,7 +55,7 @@ def test_an_adversarially_trained_network_at_77(digits: Dataset, make: Callable[
     results = {name: diagnose(SUITE[name], context) for name in SEARCHES}
     assert results["black-box"].fired and int(results["own-gradient"].evidence["searched"]) >= 3
     assert results["own-gradient"].verdict == "OK"
-    assert read(list(results.values())).verdict == "weak attack"
+    assert read(list(results.values())).name == "weak attack"
 
 
 def pgd40(eps: Fraction) -> dict[str, dict[str, Any]]:
@@ -76,4 +76,4 @@ def test_an_adversarially_trained_network_on_mnist(real_data: Path, config: Conf
     results = {name: diagnose(SUITE[name], context) for name in ("black-box", "own-gradient")}
     assert results["black-box"].fired
     assert results["own-gradient"].verdict == "OK" and int(results["own-gradient"].evidence["searched"]) > 3
-    assert read(list(results.values())).verdict == "weak attack"
+    assert read(list(results.values())).name == "weak attack"

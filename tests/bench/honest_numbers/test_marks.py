@@ -18,6 +18,7 @@ SMALL = {
     "apgd": "apgd[steps=8]",
     "autoattack": "autoattack[iterations=5,targets=2,queries=20]",
     "autoattack by pyautoattack": "autoattack[iterations=5,targets=2,queries=20,engine=reference]",
+    "margin": "margin[steps=5,patience=2,rounds=3]",
     "adaptive": "adaptive[iterations=4,targets=2,queries=20]",
     "torchattacks:MIFGSM": "torchattacks:MIFGSM",
     "torchattacks:PGD": "torchattacks:PGD[steps=5]",
