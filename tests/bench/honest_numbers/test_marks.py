@@ -9,8 +9,6 @@ import pytest
 from bench.registry import attack
 from tests.bench.helpers import bench
 
-pytestmark = pytest.mark.slow  # one fixture computes some three hundred cells
-
 # Every registered attack, small: the faults do not hang on budgets.
 SMALL = {
     "ifgsm": "ifgsm",
