@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from bench.errors import BenchError
     from bench.models.images import Classifier, Images
     from bench.registry import attack, dataset, model, protocol, recipe
+    from bench.settings.lengths import Length, PositiveLength
+    from bench.settings.radii import as_eps
 
 # Public name to its module, imported when it is first asked for: `import bench` alone loads no torch.
 _PUBLIC = {
     "BenchError": "bench.errors",
     "Classifier": "bench.models.images",
     "Images": "bench.models.images",
+    "Length": "bench.settings.lengths",
+    "PositiveLength": "bench.settings.lengths",
+    "as_eps": "bench.settings.radii",
     "attack": "bench.registry",
     "dataset": "bench.registry",
     "input_gradient": "bench.attacks.core.sign_ascent",
@@ -37,7 +42,10 @@ __all__ = [
     "BenchError",
     "Classifier",
     "Images",
+    "Length",
+    "PositiveLength",
     "__version__",
+    "as_eps",
     "attack",
     "dataset",
     "input_gradient",
