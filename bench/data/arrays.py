@@ -37,6 +37,8 @@ class Arrays:
                     f"x_{split} is {x.shape}, which as (N, C, H, W) has {x.shape[1]} channels, and looks like "
                     "(N, H, W, C): store x.transpose(0, 3, 1, 2)"
                 )
+            elif x.size and x.max() == 1:
+                problem = f"x_{split} holds bytes 0 and 1 alone, and the pixel range is 0 to 255: multiply by 255"
             elif len(x) != len(y) or not len(x):
                 problem = f"x_{split} holds {len(x)} images, y_{split} {len(y)} labels"
             elif y.min() < 0 or (classes is not None and y.max() >= classes):

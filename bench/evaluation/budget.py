@@ -15,6 +15,7 @@ from bench.attacks.core.gradient_watch import Watch
 from bench.attacks.core.surrogate_views import find_views
 from bench.errors import BenchError, first_line
 from bench.models.inference.folding import folded_for
+from bench.system.torch_state import torch_state_kept
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Counted(nn.Module):
         lent = x.clone()
         if lent.requires_grad and self.watch.looks:
             lent.register_hook(partial(self.watch.saw, x.detach()))
-        with torch.set_grad_enabled(torch.is_grad_enabled()):
+        with torch_state_kept():
             logits = self._logits(lent)
         self.budget.forwards += len(x)
         if logits.requires_grad:

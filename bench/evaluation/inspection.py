@@ -3,9 +3,9 @@
 What makes numbers impossible fails the row, with one line: a forward that raises, or changes weights or statistics;
 logits of another shape or type, or that are not finite. What makes them untrustworthy marks every number of the row
 `unreliable` with a sentence under the table: noise (also noise that hangs on the image), logits that depend on batch
-mates, probabilities in place of logits. Of the gradient the same, but for attacks that take one: not finite, or 0 on
-most images. A gradient that is missing is said by the attack that asks for it (`blame`): others need none. A model that
-writes into its input is lent a copy, and that is all.
+mates, probabilities in place of logits. Of the gradient the same, but for attacks that take one: not finite, 0 on
+most images or at every black or white pixel, or leading the wrong way. A gradient that is missing is said by the attack
+that asks for it (`blame`): others need none. A model that writes into its input is lent a copy, and that is all.
 """
 
 from dataclasses import asdict, dataclass
@@ -28,6 +28,8 @@ HAIR = 1e-6  # moves no honest network's logits
 SAME = 1e-6  # of the largest logit: rounding of repeated kernels
 MATES = 1e-4  # of the largest logit: what batch mates may change, by rounding and a solver's tolerance
 SHAKES = 1e-2  # of the largest logit: what HAIR may change
+INWARD = 0.02  # how far from the bounds of [0, 1] a gradient is looked at again, of the way to the middle
+ALONG = 1e-3  # a step along the gradient
 
 
 @dataclass(frozen=True)
@@ -142,4 +144,41 @@ def _of_gradient(model: Counted, x: Tensor) -> list[Note]:
         )
         sentence = f"the cross-entropy's gradient is 0 on {int(zero.sum())} of {len(x)} images tried, {cause}"
         return [Note("gradient zero", sentence, gradient=True)]
-    return []
+    return [note for note in (_at_the_bounds(model, x.detach(), margin), _against(model, x.detach(), margin)) if note]
+
+
+def _margin_gradient(model: Counted, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    with torch.enable_grad():
+        first, second = model(x).topk(2).values.unbind(1)
+        return torch.autograd.grad((first - second).sum(), x)[0]
+
+
+def _at_the_bounds(model: Counted, x: Tensor, gradient: Tensor) -> Note | None:
+    """Whether pixels of 0, or of 1, have no gradient, and the same pixels beside the bound have one."""
+    beside = _margin_gradient(model, x.lerp(torch.full_like(x, 0.5), INWARD)) != 0
+    for bound in (x == 0, x == 1):
+        if bool((beside & bound).any()) and not bool((gradient[bound] != 0).any()):
+            sentence = (
+                "the gradient is 0 at all black or all white pixels, and not beside them: a clamp or ReLU at the input "
+                "stops attacks there; leave it out, images are in [0, 1]"
+            )
+            return Note("gradient zero at the bounds", sentence, gradient=True)
+    return None
+
+
+@torch.no_grad()
+def _against(model: Counted, x: Tensor, gradient: Tensor) -> Note | None:
+    """Whether a small step along the margin's gradient lowers the margin."""
+
+    def margin(at: Tensor) -> Tensor:
+        first, second = model(at).gather(1, classes).unbind(1)
+        return first - second
+
+    classes = model(x).topk(2).indices
+    gained = margin(x + ALONG * gradient.sign()) - margin(x)
+    lost = int(((gained < 0) & (gradient.flatten(1).abs().amax(1) > 0)).sum())
+    if 2 * lost <= len(x):
+        return None
+    sentence = f"a small step along the gradient lowers what it should raise on {lost} of {len(x)} images tried"
+    return Note("gradient misleads", sentence, gradient=True)

@@ -27,6 +27,7 @@ from bench.system.environment import cores, describe, make_exact
 from bench.system.files import make_folder, write_atomically, write_json
 from bench.system.progress import progress
 from bench.system.threads import threads
+from bench.system.torch_state import torch_state_kept
 from bench.training.augment import crop_and_flip
 from bench.training.checkpoint_files import card_path, load_state, save_state, save_weights, state_path
 from bench.training.external_checkpoints import Foreign, WatchedImages, fill_foreign
@@ -60,9 +61,9 @@ def foreign_model(
 
 def initial_model(architecture: ModelEntry, options: Mapping[str, Any], images: Images, seed: int) -> nn.Module:
     """What the architecture's factory makes under the seed. Raises BenchError where it raises or makes no Module."""
-    dtype = torch.get_default_dtype()
     # One thread: the orthogonal layer's initial weights differ in their last bits with several.
-    with torch.random.fork_rng(devices=[]), threads(1):
+    # A factory that sets a default type or the gradient mode would set it for every row behind its own.
+    with torch.random.fork_rng(devices=[]), threads(1), torch_state_kept():
         torch.manual_seed(_seed(seed, "weights"))
         try:
             model = architecture.target(images, **options)
@@ -70,8 +71,6 @@ def initial_model(architecture: ModelEntry, options: Mapping[str, Any], images: 
             raise
         except Exception as error:
             raise BenchError(f"model '{architecture.name}': its factory failed, {first_line(error)}.") from error
-        finally:
-            torch.set_default_dtype(dtype)  # a factory that sets another would set it for every row behind its own
     if not isinstance(model, nn.Module):
         raise BenchError(f"model '{architecture.name}': its factory returned {type(model).__name__}, not a Module.")
     return model
