@@ -1,8 +1,7 @@
 """From a request (configuration and command line) to rows of cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 from bench.data.declared import load_datasets
 from bench.data.load import Dataset, as_pixels
@@ -14,6 +13,7 @@ from bench.registry import attack, model, protocol
 from bench.settings.config import Config
 from bench.settings.radii import parse_eps
 from bench.settings.specs import parse_model, parse_spec, unique
+from bench.store.stored_cells import attack_label
 from bench.training.checkpoint_choice import differences, trained_or_longest, training_note
 from bench.training.job_identity import Job, check_groups, make_job
 from bench.training.loop import build_model
@@ -129,23 +129,23 @@ def unique_eps(texts: list[str]) -> list[Fraction]:
 
 def plan_attacks(protocol_name: str, chosen: list[str], eps: list[Fraction]) -> list[AttackPlan]:
     """Every attack at every radius. Named attacks take the protocol's options, then those in their brackets."""
-    plans = []
     how = protocol[protocol_name]
-    # On the label, a control says so in every format of the table.
-    control = "" if space_of(how) == "pixel" else " (control)"
-    for radius in eps:
-        of_protocol: Mapping[str, dict[str, Any]] = how.target(radius)
-        for text in unique(chosen) or list(of_protocol):
-            spec = parse_spec(text)
-            entry = attack[spec.name]
-            options = entry.resolve({**of_protocol.get(spec.name, {}), **spec.options})
+    of_protocol = {radius: how.target(radius) for radius in eps}
+    found: dict[tuple[str, str], dict[Fraction, AttackPlan]] = {}
+    for text in unique(chosen) or unique(name for names in of_protocol.values() for name in names):
+        spec = parse_spec(text)
+        entry = attack[spec.name]
+        radii = [radius for radius in eps if chosen or spec.name in of_protocol[radius]]
+        resolved = {r: entry.resolve({**of_protocol[r].get(spec.name, {}), **spec.options}) for r in radii}
+        for options in resolved.values():
             entry.check_effect(spec.options, options)
-            label = entry.label
-            given = ",".join(f"{k}={v}" for k, v in sorted(spec.options.items()))
-            label = (f"{label}[{given}]" if given else label) + control
-            plans.append(AttackPlan(entry, label, options, radius))
-    _check_labels(plans)
-    return plans
+        label = attack_label(how.name, entry.name, resolved)
+        plans = {radius: AttackPlan(entry, label, options, radius) for radius, options in resolved.items()}
+        # Options at their usual values make no other attack.
+        found.setdefault((label, entry.name), plans)
+    planned = [by_radius[radius] for radius in eps for by_radius in found.values() if radius in by_radius]
+    _check_labels(planned)
+    return planned
 
 
 def _check_labels(plans: list[AttackPlan]) -> None:

@@ -1,5 +1,6 @@
 """Everything a store holds, found by looking, not by planning: what figures and the page are made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -67,21 +68,27 @@ def _held(folder: Path, store: Store) -> StoredCell:
     identity = CellIdentity.from_json(read_json(folder / "key.json"))
     manifest = read_json(folder / "manifest.json")
     options, attacked = dict(identity.attack_options), identity.attack
-    label = attack_label(identity.protocol, attacked, options, identity.eps)
+    label = attack_label(identity.protocol, attacked, {identity.eps: options})
     model = identity.model
     source = Source(str(manifest["label"]), model.architecture, dict(model.options), "", int(manifest["train_seed"]))
     return StoredCell(Cell(source, identity, int(manifest["examples"]), label), manifest, store)
 
 
-def attack_label(how: str, name: str, options: dict[str, Any], eps: Fraction) -> str:
-    """As `bench run` prints it: the options that are not the protocol's in brackets, a control marked."""
+def attack_label(how: str, name: str, options: Mapping[Fraction, Mapping[str, Any]]) -> str:
+    """As tables, figures and the page print an attack: in brackets the options that are not the protocol's.
+
+    Args:
+        how: the protocol; a control's label says that it is one.
+        options: by radius all of the attack's options, resolved; one that differs at any of the radii is shown.
+    """
     if name == CERTIFICATE:
-        return certificate_label(options)
+        return certificate_label(next(iter(options.values())))
     if name not in attack or how not in protocol:
         return name  # of a plugin that is not loaded
-    entry, planned = attack[name], protocol[how].target(eps)
-    usual = {**entry.defaults(), **planned.get(name, {})}
-    other = ",".join(f"{k}={v}" for k, v in sorted(options.items()) if usual.get(k) != v)
-    label = entry.label
+    entry, other = attack[name], dict[str, Any]()
+    for eps, resolved in options.items():
+        usual = {**entry.defaults(), **protocol[how].target(eps).get(name, {})}
+        other |= {option: value for option, value in resolved.items() if usual.get(option) != value}
+    shown = ",".join(f"{option}={value}" for option, value in sorted(other.items()))
     control = "" if space_of(protocol[how]) == "pixel" else " (control)"
-    return (f"{label}[{other}]" if other else label) + control
+    return (f"{entry.label}[{shown}]" if shown else entry.label) + control
