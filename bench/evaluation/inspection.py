@@ -20,6 +20,7 @@ from bench.attacks.core.contract import ContractError, frozen
 from bench.attacks.core.gradient_watch import ZERO, codes_of, peaks
 from bench.data.load import Dataset, as_pixels
 from bench.evaluation.budget import Budget, Counted
+from bench.evaluation.derivatives import margin_gradient
 from bench.system.environment import device_of
 
 GRID, NOISE = 4, 2  # images of the data set, as they are and off the 8-bit grid; and images of noise
@@ -144,19 +145,13 @@ def _of_gradient(model: Counted, x: Tensor) -> list[Note]:
         )
         sentence = f"the cross-entropy's gradient is 0 on {int(zero.sum())} of {len(x)} images tried, {cause}"
         return [Note("gradient zero", sentence, gradient=True)]
-    return [note for note in (_at_the_bounds(model, x.detach(), margin), _against(model, x.detach(), margin)) if note]
+    found = _at_the_bounds(model, x.detach(), logits.argmax(1), margin), _against(model, x.detach(), margin)
+    return [note for note in found if note]
 
 
-def _margin_gradient(model: Counted, x: Tensor) -> Tensor:
-    x = x.clone().requires_grad_()
-    with torch.enable_grad():
-        first, second = model(x).topk(2).values.unbind(1)
-        return torch.autograd.grad((first - second).sum(), x)[0]
-
-
-def _at_the_bounds(model: Counted, x: Tensor, gradient: Tensor) -> Note | None:
+def _at_the_bounds(model: Counted, x: Tensor, y: Tensor, gradient: Tensor) -> Note | None:
     """Whether pixels of 0, or of 1, have no gradient, and the same pixels beside the bound have one."""
-    beside = _margin_gradient(model, x.lerp(torch.full_like(x, 0.5), INWARD)) != 0
+    beside = margin_gradient(model, x.lerp(torch.full_like(x, 0.5), INWARD), y) != 0
     for bound in (x == 0, x == 1):
         if bool((beside & bound).any()) and not bool((gradient[bound] != 0).any()):
             sentence = (
